@@ -1,0 +1,11 @@
+//! The words of the contract as types: no I/O, no PostgreSQL protocol, no Arrow.
+
+mod lsn;
+mod name;
+mod point;
+mod relation;
+
+pub use lsn::{Lsn, Xid};
+pub use name::{TableName, TablePattern, quote_identifier, quote_literal};
+pub use point::{Point, PointSyntax};
+pub use relation::{Column, Identity, Operation, RelationVersion};
