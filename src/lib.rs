@@ -1,2 +1,3 @@
+pub mod archive;
 pub mod failure;
 pub mod model;
