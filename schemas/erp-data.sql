@@ -218,10 +218,12 @@ CREATE FUNCTION demo_fill_fields(organizations int, bookings int, wanted int) RE
 $$;
 
 -- Fills empty tables, with about seven relationships per entity: the incident's DELETE hashes the entities' ids, and
--- where they do not fit work_mem it becomes a nested loop that does not end (see erp-incident.sql). At least `relationships` and `dynamic_data` rows, exactly
--- so unless the organizations' own structure needs more already (about 125 relationships and 45 fields each).
-CREATE FUNCTION demo_fill(organizations int DEFAULT 8, relationships int DEFAULT 200000, dynamic_data int DEFAULT 200000)
-RETURNS TABLE (table_name text, row_count bigint) LANGUAGE plpgsql AS $$
+-- where they do not fit work_mem it compares every row with every id (see erp-incident.sql). The rows are exactly as many
+-- as asked, unless the organizations' own structure needs more already (about 125 relationships and 45 fields each).
+-- Returns the count of each table.
+CREATE FUNCTION demo_fill(
+    organizations int DEFAULT 8, relationships int DEFAULT 200000, dynamic_data int DEFAULT 200000
+) RETURNS TABLE (table_name text, row_count bigint) LANGUAGE plpgsql AS $$
 DECLARE
     customers int;
     bookings int;

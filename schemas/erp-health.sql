@@ -1,7 +1,7 @@
 -- What the incident's responders asked, and what a user notices.
 --
 -- The two check functions are the report's and the plan's own, not improved: both count only what is there, so after
--- the cleanup three of their four answers get better, and missing_org_memberships alone is CRITICAL. A restore is right
+-- the cleanup two answers get better, and missing_org_memberships alone is CRITICAL. A restore is right
 -- when they answer exactly as before the incident, not when they are all HEALTHY.
 
 CREATE OR REPLACE FUNCTION check_auth_system_health()

@@ -1,5 +1,5 @@
--- The incident: the statement of 93-comprehensive-cascade-cleanup.sql, as the incident ran it. One statement, so whoever
--- runs it gets one transaction and the count of deleted rows.
+-- The incident: the statement of 93-comprehensive-cascade-cleanup.sql, as the incident ran it. It is one statement, so
+-- whoever runs it gets one transaction and the count of deleted rows.
 --
 -- It judges the entities at both ends by their smart codes, not the relationships, and `.V1` never matches `.v[12]`:
 -- one old entity at either end is enough. The restrictive check on core_relationships came after it, not here.

@@ -100,6 +100,6 @@ CREATE TABLE core_dynamic_data (
     created_by          uuid,
     updated_by          uuid,
     version             integer NOT NULL DEFAULT 1,
-    -- The conflict target of emergency_auth_recovery(). The entity leads, so that the index also serves its foreign key.
+    -- The conflict target of emergency_auth_recovery(). The entity leads, so that the index serves its foreign key too.
     UNIQUE (entity_id, organization_id, field_name)
 );
