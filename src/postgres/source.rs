@@ -259,7 +259,6 @@ impl Given {
 
 fn with_environment(mut parameters: Parameters, variable: &dyn Fn(&str) -> Option<String>) -> Parameters {
     for (key, name) in PARAMETERS {
-        // As for libpq, an address that names hosts has its own ports and numeric addresses.
         if let Some(value) = variable(name).filter(|value| !value.is_empty()) {
             parameters.entry(key).or_insert(value);
         }

@@ -165,6 +165,10 @@ impl SourceVerifier {
                     Ok(())
                 }
             }
+            // Untrusted in words that help: web PKI's objection is beside the point.
+            Err(rustls::Error::InvalidCertificate(Certificate::Other(why))) if is_authority_objection(&why) => {
+                Err(Certificate::UnknownIssuer.into())
+            }
             other => other.map(|_| ()),
         }
     }
@@ -173,9 +177,13 @@ impl SourceVerifier {
     /// authority by its extensions, which web PKI does not take from a server but OpenSSL does; its dates
     /// have been checked by the time this is the objection.
     fn is_pinned(&self, certificate: &CertificateDer<'_>, why: &rustls::OtherError) -> bool {
-        why.0.to_string() == "CaUsedAsEndEntity"
-            && self.trusted.iter().any(|trusted| trusted.as_ref() == certificate.as_ref())
+        is_authority_objection(why) && self.trusted.iter().any(|trusted| trusted.as_ref() == certificate.as_ref())
     }
+}
+
+/// Whether a certificate is refused for being an authority's, which rustls says in this way only.
+fn is_authority_objection(why: &rustls::OtherError) -> bool {
+    why.0.to_string() == "CaUsedAsEndEntity"
 }
 
 fn chain_verifier(
@@ -278,48 +286,4 @@ fn der_element(input: &[u8], expected: u8) -> Option<(&[u8], &[u8])> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![tag];
-        match content.len() {
-            short @ 0..0x80 => bytes.push(short as u8),
-            long => bytes.extend([&[0x82], &(long as u16).to_be_bytes()[..]].concat()),
-        }
-        [&bytes, content].concat()
-    }
-
-    fn certificate(algorithm: &[u8]) -> Vec<u8> {
-        let body = der(DER_SEQUENCE, &[1; 300]);
-        let algorithm = der(DER_SEQUENCE, &der(DER_OBJECT_IDENTIFIER, algorithm));
-        der(DER_SEQUENCE, &[body, algorithm].concat())
-    }
-
-    #[test]
-    fn the_binding_takes_the_signatures_hash() {
-        for (algorithm, length) in [(RSA_SHA1, 32), (RSA_SHA256, 32), (ECDSA_SHA384, 48), (RSA_SHA512, 64)] {
-            assert_eq!(end_point_binding(&certificate(algorithm)).map(|hash| hash.len()), Some(length));
-        }
-        assert_eq!(end_point_binding(&certificate(&[0x2b, 0x65, 0x70])), None);
-    }
-
-    #[test]
-    fn a_certificate_cut_anywhere_has_no_binding() {
-        let whole = certificate(RSA_SHA256);
-        for cut in 0..whole.len() {
-            assert_eq!(end_point_binding(&whole[..cut]), None, "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn a_root_makes_require_check_the_issuer() {
-        let rules =
-            |mode, roots: Option<&str>| TlsRules { mode, roots: roots.map(PathBuf::from), client: None, direct: false };
-        assert_eq!(rules(Mode::Require, None).trust(), Trust::Anybody);
-        assert_eq!(rules(Mode::Require, Some("root.crt")).trust(), Trust::Issuer);
-        assert_eq!(rules(Mode::Prefer, Some("root.crt")).trust(), Trust::Anybody);
-        assert_eq!(rules(Mode::VerifyCa, None).trust(), Trust::Issuer);
-        assert_eq!(rules(Mode::VerifyFull, None).trust(), Trust::IssuerAndName);
-    }
-}
+mod tests;
