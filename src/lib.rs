@@ -1,3 +1,4 @@
 pub mod archive;
 pub mod failure;
 pub mod model;
+pub mod postgres;
