@@ -1,4 +1,15 @@
-pub mod archive;
+//! Afterimage keeps every row change of a PostgreSQL database, for ever, as Parquet, and brings any of it back.
+
+// -- foundation: no I/O
 pub mod failure;
 pub mod model;
+// -- stages: each consumes the one above it
+pub mod copy_format;
 pub mod postgres;
+pub mod pgoutput;
+pub mod columnar;
+pub mod transaction;
+pub mod archive;
+// -- flows
+pub mod capture;
+pub mod history;

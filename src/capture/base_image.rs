@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use futures::StreamExt as _;
 use tokio::task::JoinSet;
 
 use super::catalog::SourceTable;
@@ -13,7 +12,7 @@ use crate::columnar::ImageBuilder;
 use crate::copy_format::TextRow;
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, RelationVersion, quote_identifier};
-use crate::postgres::{Session, Source, diagnose};
+use crate::postgres::{Session, Source, copy_out};
 
 /// Bytes of rows in memory after which a file of an image is written.
 const FILE_BYTES: usize = 96 << 20;
@@ -49,7 +48,7 @@ pub(super) async fn snapshot_session(source: &Source, snapshot: &str) -> Result<
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
         crate::model::quote_literal(snapshot)
     );
-    session.client().batch_execute(&begin).await.map_err(|error| diagnose(&error))?;
+    session.batch_execute(&begin).await?;
     Ok(session)
 }
 
@@ -102,29 +101,13 @@ async fn copy_table(
     let ImageJob { table, relation } = job;
     let columns: Vec<String> = relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
     let sql = format!("COPY (SELECT {} FROM ONLY {}) TO STDOUT", columns.join(", "), table.name.to_sql());
-    let fail = |error: tokio_postgres::Error| diagnose(&error).context(format_args!("copying {}", table.name));
-    let stream = session.client().copy_out(sql.as_str()).await.map_err(fail)?;
+    let at_table = |failure: Failure| failure.context(format_args!("copying {}", table.name));
+    let mut rows = copy_out(session, &sql).await.map_err(at_table)?;
     let mut image = ImageFiles::new(store, &relation, lsn);
-    let mut chunks = Box::pin(stream);
-    let mut unfinished: Vec<u8> = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(fail)?;
-        progress.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        // PostgreSQL sends whole rows, but does not promise to.
-        let rows = if unfinished.is_empty() && chunk.ends_with(b"\n") {
-            image.push_lines(&chunk)?
-        } else {
-            unfinished.extend_from_slice(&chunk);
-            let end = memchr::memrchr(b'\n', &unfinished).map_or(0, |at| at + 1);
-            let rows = image.push_lines(&unfinished[..end])?;
-            unfinished.drain(..end);
-            rows
-        };
-        progress.rows.fetch_add(rows, Ordering::Relaxed);
+    while let Some(lines) = rows.next_chunk().await.map_err(at_table)? {
+        progress.bytes.fetch_add(lines.len() as u64, Ordering::Relaxed);
+        progress.rows.fetch_add(image.push_lines(&lines)?, Ordering::Relaxed);
         image.write_when_full().await?;
-    }
-    if !unfinished.is_empty() {
-        return Err(Failure::transient(format!("copying {}: the source ended in the middle of a row", table.name)));
     }
     let files = image.finish().await?;
     Ok(StagedImage { relation, files })

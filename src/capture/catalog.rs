@@ -6,7 +6,6 @@ use crate::columnar::Storage;
 use crate::columnar::names::{ColumnNames, source_column};
 use crate::failure::Result;
 use crate::model::{Column, Identity, RelationVersion, TableName};
-use crate::postgres::diagnose;
 
 /// An ordinary table of the source (partitions included, partitioned parents not: they hold no rows).
 #[derive(Debug, Clone)]
@@ -44,7 +43,7 @@ ORDER BY n.nspname, c.relname";
 
 /// Every ordinary table outside the system schemas.
 pub async fn tables(client: &Client) -> Result<Vec<SourceTable>> {
-    let rows = client.query(TABLES, &[]).await.map_err(|error| diagnose(&error))?;
+    let rows = client.query(TABLES, &[]).await?;
     Ok(rows
         .iter()
         .map(|row| SourceTable {
@@ -87,7 +86,7 @@ ORDER BY a.attnum";
 /// The relation version of a table as the transaction of this client sees it. Generated columns are
 /// not in the stream and so not in the version.
 pub async fn relation(client: &Client, table: &SourceTable, names: StoredNames<'_>) -> Result<RelationVersion> {
-    let rows = client.query(COLUMNS, &[&table.oid]).await.map_err(|error| diagnose(&error))?;
+    let rows = client.query(COLUMNS, &[&table.oid]).await?;
     let columns = rows.iter().map(|row| Column {
         name: row.get(0),
         stored: String::new(),
@@ -106,13 +105,13 @@ pub async fn relation(client: &Client, table: &SourceTable, names: StoredNames<'
 pub async fn generated_columns(client: &Client, oid: u32) -> Result<Vec<String>> {
     let sql = "SELECT attname FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
                AND attgenerated <> '' ORDER BY attnum";
-    let rows = client.query(sql, &[&oid]).await.map_err(|error| diagnose(&error))?;
+    let rows = client.query(sql, &[&oid]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Type names by type oid and modifier, as `format_type` writes them.
 pub async fn type_name(client: &Client, oid: u32, modifier: i32) -> Result<String> {
-    let row = client.query_one("SELECT format_type($1, $2)", &[&oid, &modifier]).await.map_err(|error| diagnose(&error))?;
+    let row = client.query_one("SELECT format_type($1, $2)", &[&oid, &modifier]).await?;
     Ok(row.get(0))
 }
 

@@ -18,7 +18,7 @@ use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, FORMAT, Store};
 use crate::columnar::image_table_schema;
 use crate::failure::{Failure, Result};
 use crate::model::{Identity, Lsn, RelationRecord, quote_identifier, quote_literal};
-use crate::postgres::{ReplicationConnection, Source, diagnose};
+use crate::postgres::{ReplicationConnection, Source};
 
 /// How long a change to the source's tables waits for a lock before it gives up, so that queries
 /// queueing behind it are not held up for long.
@@ -66,7 +66,7 @@ pub struct InitReport {
 /// With the exact remedy where the source cannot be archived. Whatever the error, no slot is left.
 pub async fn init(source: &Source, store: &Store, settings: &CaptureSettings, steps: &dyn InitSteps) -> Result<InitReport> {
     let session = source.connect("afterimage init").await?;
-    let client = session.client();
+    let client: &Client = &session;
     let facts = source_check::facts(client).await?;
     if let Some(archive) = Archive::find(store).await? {
         super::run::require_same_source(client, archive.identity()).await?;
@@ -91,7 +91,7 @@ pub async fn init(source: &Source, store: &Store, settings: &CaptureSettings, st
     let mut replication = ReplicationConnection::connect(source).await?;
     let system = replication.identify_system().await?;
     let temporary = format!("{slot}_init");
-    let creating = replication.create_slot(&temporary, true, true, facts.version);
+    let creating = replication.create_slot(&temporary, true, true);
     let created = notify_if_slow(creating, || steps.waiting_for_transactions()).await?;
     let lsn = created.consistent_point;
     let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
@@ -179,8 +179,8 @@ async fn set_identities(client: &Client, tables: &[SourceTable]) -> Result<()> {
             table.name.to_sql()
         );
         if let Err(error) = client.batch_execute(&sql).await {
-            client.batch_execute("ROLLBACK").await.map_err(|error| diagnose(&error))?;
-            return Err(diagnose(&error).context(format_args!("setting the replica identity of {}", table.name)));
+            client.batch_execute("ROLLBACK").await?;
+            return Err(Failure::from(error).context(format_args!("setting the replica identity of {}", table.name)));
         }
     }
     Ok(())
@@ -189,8 +189,7 @@ async fn set_identities(client: &Client, tables: &[SourceTable]) -> Result<()> {
 async fn set_publication(client: &Client, publication: &str, tables: &[SourceTable]) -> Result<()> {
     let exists = client
         .query_opt("SELECT puballtables FROM pg_publication WHERE pubname = $1", &[&publication])
-        .await
-        .map_err(|error| diagnose(&error))?;
+        .await?;
     let name = quote_identifier(publication);
     let list: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.name.to_sql())).collect();
     let list = format!("TABLE {}", list.join(", "));
@@ -202,7 +201,7 @@ async fn set_publication(client: &Client, publication: &str, tables: &[SourceTab
         Some(false) => format!("ALTER PUBLICATION {name} SET {list}"),
         None => format!("CREATE PUBLICATION {name} FOR {list}"),
     };
-    client.batch_execute(&sql).await.map_err(|error| diagnose(&error).context("creating the publication"))
+    client.batch_execute(&sql).await.map_err(|error| Failure::from(error).context("creating the publication"))
 }
 
 async fn require_slot_unused(client: &Client, slot: &str) -> Result<()> {
@@ -211,8 +210,7 @@ async fn require_slot_unused(client: &Client, slot: &str) -> Result<()> {
             "SELECT active_pid, slot_type, database::text = current_database() FROM pg_replication_slots WHERE slot_name = $1",
             &[&slot],
         )
-        .await
-        .map_err(|error| diagnose(&error))?;
+        .await?;
     let Some(row) = found else { return Ok(()) };
     let (pid, kind, ours): (Option<i32>, String, Option<bool>) = (row.get(0), row.get(1), row.get(2));
     if kind != "logical" || ours != Some(true) {
@@ -229,7 +227,7 @@ async fn require_slot_unused(client: &Client, slot: &str) -> Result<()> {
 async fn drop_stray_slot(client: &Client, slot: &str) -> Result<()> {
     let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
                WHERE slot_name = $1 AND active_pid IS NULL AND NOT temporary";
-    client.query(sql, &[&slot]).await.map_err(|error| diagnose(&error).context("dropping a stray slot"))?;
+    client.query(sql, &[&slot]).await.map_err(|error| Failure::from(error).context("dropping a stray slot"))?;
     Ok(())
 }
 
@@ -239,7 +237,7 @@ async fn make_permanent(client: &Client, temporary: &str, slot: &str) -> Result<
         quote_literal(temporary),
         quote_literal(slot)
     );
-    client.batch_execute(&sql).await.map_err(|error| diagnose(&error).context("creating the slot"))
+    client.batch_execute(&sql).await.map_err(|error| Failure::from(error).context("creating the slot"))
 }
 
 async fn notify_if_slow<T>(work: impl Future<Output = Result<T>>, notify: impl Fn()) -> Result<T> {
@@ -261,7 +259,7 @@ async fn describe(
     let mut jobs = Vec::new();
     for table in tables {
         let existing = writer.existing_columns(&table.name).await?;
-        let relation = catalog::relation(session.client(), table, StoredNames { existing: existing.as_ref() }).await?;
+        let relation = catalog::relation(&session, table, StoredNames { existing: existing.as_ref() }).await?;
         jobs.push(ImageJob { table: table.clone(), relation });
     }
     Ok(jobs)

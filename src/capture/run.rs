@@ -14,7 +14,7 @@ use super::source_check;
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, quote_identifier};
-use crate::postgres::{ReplicationConnection, Source, diagnose};
+use crate::postgres::{ReplicationConnection, Source};
 
 /// Batches that may wait between the receiver and the assembler.
 const QUEUED_BATCHES: usize = 8;
@@ -111,14 +111,14 @@ impl Session<'_> {
         let archive = Archive::open(self.store).await?;
         let identity = archive.identity();
         let catalog = self.source.connect("afterimage run").await?;
-        let facts = source_check::facts(catalog.client()).await?;
+        let facts = source_check::facts(&catalog).await?;
         facts.require_archivable()?;
-        require_same_source(catalog.client(), identity).await?;
+        require_same_source(&catalog, identity).await?;
         let watermark = archive.watermark().await?.lsn;
         if matches!(self.until, Until::Reached(target) if watermark >= target) {
             return Ok(());
         }
-        wait_for_slot(catalog.client(), identity, watermark, self.patience).await?;
+        wait_for_slot(&catalog, identity, watermark, self.patience).await?;
         let replication = ReplicationConnection::connect(self.source).await?;
         let options = [
             ("proto_version", "1".to_owned()),
@@ -169,7 +169,7 @@ const SAME_SOURCE: &str = "SELECT (SELECT system_identifier::text FROM pg_contro
 /// # Errors
 /// Refused, with both identities.
 pub(crate) async fn require_same_source(client: &Client, identity: &ArchiveIdentity) -> Result<()> {
-    let row = client.query_one(SAME_SOURCE, &[]).await.map_err(|error| diagnose(&error))?;
+    let row = client.query_one(SAME_SOURCE, &[]).await?;
     let (system, database): (String, String) = (row.get(0), row.get(1));
     let wanted = identity.system_identifier.to_string();
     if system == wanted && database == identity.database {
@@ -192,7 +192,7 @@ async fn wait_for_slot(client: &Client, identity: &ArchiveIdentity, watermark: L
     let slot = &identity.slot;
     let deadline = tokio::time::Instant::now() + patience;
     loop {
-        let row = client.query_opt(SLOT, &[slot]).await.map_err(|error| diagnose(&error))?;
+        let row = client.query_opt(SLOT, &[slot]).await?;
         let Some(row) = row else {
             return Err(lost(format!("the slot {slot} does not exist any more")));
         };

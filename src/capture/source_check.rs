@@ -3,7 +3,6 @@
 use tokio_postgres::Client;
 
 use crate::failure::{Failure, Result};
-use crate::postgres::diagnose;
 
 /// Server versions that are known to work.
 pub const VERSIONS: std::ops::RangeInclusive<i32> = 14..=18;
@@ -39,7 +38,7 @@ FROM pg_roles r WHERE r.rolname = current_user";
 
 /// Reads the facts.
 pub async fn facts(client: &Client) -> Result<SourceFacts> {
-    let row = client.query_one(FACTS, &[]).await.map_err(|error| diagnose(&error))?;
+    let row = client.query_one(FACTS, &[]).await?;
     Ok(SourceFacts {
         version: row.get(0),
         database: row.get(1),

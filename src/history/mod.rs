@@ -2,7 +2,7 @@
 //!
 //! [`resolve`] turns what somebody wrote into a [`Cut`] of history; [`TableAt`] reads a table there.
 
-mod export;
+
 mod overlay;
 mod point;
 mod table_at;
@@ -10,7 +10,7 @@ mod table_at;
 #[cfg(test)]
 mod tests;
 
-pub use export::{ExportFormat, export};
+
 pub use overlay::{KeySet, TouchedKeys, touched_keys};
 pub use point::{Cut, Resolver, resolve};
 pub use table_at::TableAt;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::archive::{Archive, Watermark};
 use crate::failure::{Failure, Result};
 use crate::model::{Commit, Lsn, Point, Xid};
-use crate::postgres::{Source, diagnose};
+use crate::postgres::Source;
 
 /// A prefix of history: the transactions whose commit LSN is below.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,8 +148,8 @@ pub async fn source_position(source: &Source) -> Result<Lsn> {
     const PAGE: u64 = 8192;
     const LONGEST_HEADER: u64 = 40;
     let session = source.connect("afterimage").await?;
-    let row = session.client().query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-    let text: String = row.map_err(|error| diagnose(&error))?.get(0);
+    let row = session.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
+    let text: String = row.map_err(|error| Failure::from(error))?.get(0);
     let Lsn(position) = text.parse().map_err(|error| Failure::failed(format!("the source's position {text}: {error}")))?;
     let into_page = position % PAGE;
     Ok(Lsn(if into_page <= LONGEST_HEADER { position - into_page } else { position }))

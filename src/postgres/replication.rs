@@ -335,17 +335,38 @@ impl ReplicationStream {
     pub async fn next(&mut self) -> Result<Option<StreamEvent>> {
         while !self.ended {
             let frame = self.wire.receive().await?;
-            match frame.tag {
-                COPY_DATA_TAG => return Ok(Some(stream_event(frame.body)?)),
-                NOTICE_RESPONSE_TAG => {
-                    return Ok(Some(StreamEvent::Notice(notice_line(&ServerReport::read(&frame.body)?))));
-                }
-                ERROR_RESPONSE_TAG => return Err(reported(&frame)),
-                // A server that shuts down leaves out CopyDone.
-                COPY_DONE_TAG | COMMAND_COMPLETE_TAG => self.ended = true,
-                PARAMETER_STATUS_TAG => {}
-                _ => return Err(Malformed.into()),
+            if let Some(event) = self.event(frame)? {
+                return Ok(Some(event));
             }
+        }
+        Ok(None)
+    }
+
+    /// The next event if it has arrived already; never waits.
+    ///
+    /// # Errors
+    /// What the server reports.
+    pub fn buffered(&mut self) -> Result<Option<StreamEvent>> {
+        while !self.ended {
+            let Some(frame) = self.wire.buffered()? else { break };
+            if let Some(event) = self.event(frame)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    fn event(&mut self, frame: Frame) -> Result<Option<StreamEvent>> {
+        match frame.tag {
+            COPY_DATA_TAG => return stream_event(frame.body).map(Some),
+            NOTICE_RESPONSE_TAG => {
+                return Ok(Some(StreamEvent::Notice(notice_line(&ServerReport::read(&frame.body)?))));
+            }
+            ERROR_RESPONSE_TAG => return Err(reported(&frame)),
+            // A server that shuts down leaves out CopyDone.
+            COPY_DONE_TAG | COMMAND_COMPLETE_TAG => self.ended = true,
+            PARAMETER_STATUS_TAG => {}
+            _ => return Err(Malformed.into()),
         }
         Ok(None)
     }

@@ -55,6 +55,11 @@ impl Wire {
         }
     }
 
+    /// The next frame if it is buffered whole.
+    pub(super) fn buffered(&mut self) -> Result<Option<Frame>> {
+        Ok(take_frame(&mut self.incoming)?)
+    }
+
     fn make_room(&mut self) -> Result<(), Malformed> {
         let rest = frame_length(&self.incoming)?.map_or(0, |total| total.saturating_sub(self.incoming.len()));
         let spare = self.incoming.capacity() - self.incoming.len();
