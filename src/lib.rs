@@ -1,2 +1,3 @@
+pub mod columnar;
 pub mod failure;
 pub mod model;
