@@ -1,3 +1,4 @@
 pub mod columnar;
+pub mod copy_format;
 pub mod failure;
 pub mod model;
