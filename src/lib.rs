@@ -4,12 +4,12 @@
 pub mod failure;
 pub mod model;
 // -- stages: each consumes the one above it
-pub mod copy_format;
-pub mod postgres;
-pub mod pgoutput;
-pub mod columnar;
-pub mod transaction;
 pub mod archive;
+pub mod columnar;
+pub mod copy_format;
+pub mod pgoutput;
+pub mod postgres;
+pub mod transaction;
 // -- flows
 pub mod capture;
 pub mod history;

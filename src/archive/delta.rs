@@ -134,7 +134,7 @@ impl DeltaTable {
 
     /// The table's columns, partition columns included.
     pub fn schema(&self) -> Result<SchemaRef> {
-        let converted: Result<Schema, _> = self.snapshot.schema().as_ref().try_into_arrow();
+        let converted: std::result::Result<Schema, _> = self.snapshot.schema().as_ref().try_into_arrow();
         converted.map(Arc::new).map_err(|error| Failure::failed(format!("archive {}: {error}", self.store)))
     }
 
@@ -151,16 +151,14 @@ impl DeltaTable {
     /// The number last committed under a name.
     pub async fn progress(&self, name: &'static str) -> Result<Option<i64>> {
         let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
-        blocking(move || {
-            snapshot.get_app_id_version(name, store.engine()).map_err(|error| store.kernel_failure(error))
-        })
-        .await
+        blocking(move || snapshot.get_app_id_version(name, store.engine()).map_err(|error| store.kernel_failure(error)))
+            .await
     }
 
     /// Adds the columns of `wanted` that the table lacks, those inside its structs too. All are nullable.
     pub async fn add_missing_columns(&mut self, wanted: &Schema) -> Result<()> {
         loop {
-            let missing = missing_fields(&self.schema()?, wanted);
+            let missing = missing_fields(self.schema()?.as_ref(), wanted);
             if missing.is_empty() {
                 return Ok(());
             }
@@ -290,10 +288,7 @@ fn append(
 }
 
 /// The table after a successful commit; `None` after a conflict.
-fn committed(
-    store: &Store,
-    outcome: delta_kernel::KernelResult<CommitResult>,
-) -> Result<Option<SnapshotRef>> {
+fn committed(store: &Store, outcome: delta_kernel::KernelResult<CommitResult>) -> Result<Option<SnapshotRef>> {
     match outcome {
         Ok(CommitResult::Committed(committed)) => committed
             .post_commit_snapshot()

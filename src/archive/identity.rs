@@ -40,8 +40,10 @@ impl ArchiveIdentity {
         match found.get("format").and_then(serde_json::Value::as_u64) {
             Some(format) if format == u64::from(FORMAT) => {}
             Some(newer) => {
-                return Err(Failure::refused(format!("archive {store} has format {newer}, this program knows {FORMAT}"))
-                    .remedy("use the version of Afterimage that made it, or a newer one"));
+                return Err(Failure::refused(format!(
+                    "archive {store} has format {newer}, this program knows {FORMAT}"
+                ))
+                .remedy("use the version of Afterimage that made it, or a newer one"));
             }
             None => return Err(wrong("has no format number".into())),
         }

@@ -3,7 +3,7 @@
 //! Directory names are the source's names with everything except ASCII letters and digits, `_`, `-`
 //! and `.` written as `%XX`, their UTF-8 bytes in hexadecimal; a leading dot or underscore too.
 
-use crate::columnar::names::{escape, unescape};
+use crate::columnar::names::escape;
 use crate::model::TableName;
 
 /// The identity of an archive, written once.
@@ -83,6 +83,7 @@ fn escape_directory(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::columnar::names::unescape;
 
     #[test]
     fn directories_can_be_undone_and_hide_nothing() {

@@ -227,7 +227,8 @@ pub(super) fn encode<R: LogRow>(values: &[R::Value]) -> Result<RecordBatch> {
     let fail = |error: arrow::error::ArrowError| Failure::failed(format!("log/{}: {error}", R::TABLE.name()));
     let schema = schema(R::TABLE).ok_or_else(|| Failure::failed(format!("log/{} has no rows yet", R::TABLE.name())))?;
     let rows: Vec<R> = values.iter().map(R::of).collect();
-    let mut decoder = ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder().map_err(fail)?;
+    let mut decoder =
+        ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder().map_err(fail)?;
     decoder.serialize(&rows).map_err(fail)?;
     Ok(decoder.flush().map_err(fail)?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
 }

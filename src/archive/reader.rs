@@ -68,7 +68,8 @@ impl Archive {
     /// Opens an archive that must be there.
     pub async fn open(store: &Store) -> Result<Archive> {
         Archive::find(store).await?.ok_or_else(|| {
-            Failure::failed(format!("there is no archive at {store}")).remedy("make one: afterimage init, or name its root with --archive")
+            Failure::failed(format!("there is no archive at {store}"))
+                .remedy("make one: afterimage init, or name its root with --archive")
         })
     }
 
@@ -83,7 +84,8 @@ impl Archive {
     /// How far history reaches now.
     pub async fn watermark(&self) -> Result<Watermark> {
         let table = self.log_table(LogTable::Transactions).await?;
-        let missing = || Failure::failed(format!("archive {} has no watermark", self.store)).remedy("run afterimage init again");
+        let missing =
+            || Failure::failed(format!("archive {} has no watermark", self.store)).remedy("run afterimage init again");
         let table = table.ok_or_else(missing)?;
         let lsn = table.progress(WATERMARK).await?.ok_or_else(missing)?;
         let micros = table.progress(WATERMARK_TIME).await?.unwrap_or(0);
@@ -200,11 +202,8 @@ impl Archive {
 
     /// Opens a data file; `columns` names the top-level columns to read, all without it.
     pub async fn read(&self, file: &DataFile, columns: Option<&[&str]>) -> Result<DataReader> {
-        let reader = ObjectReader {
-            objects: Arc::clone(self.store.objects()),
-            path: object_path(&file.path)?,
-            size: file.size,
-        };
+        let reader =
+            ObjectReader { objects: Arc::clone(self.store.objects()), path: object_path(&file.path)?, size: file.size };
         let fail = |error: ParquetError| parquet_failure(&self.store, &file.path, error);
         let mut builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(fail)?;
         if let Some(columns) = columns {
@@ -229,8 +228,14 @@ impl DataReader {
     /// The relation version that the file's rows have.
     pub fn relation(&self) -> Result<RelationVersion> {
         let entries = self.builder.metadata().file_metadata().key_value_metadata();
-        let json = entries.into_iter().flatten().find(|entry| entry.key == RELATION_KEY).and_then(|entry| entry.value.as_deref());
-        log::parse_relation(json.ok_or_else(|| Failure::failed(format!("{} does not say what table it is of", self.path)))?)
+        let json = entries
+            .into_iter()
+            .flatten()
+            .find(|entry| entry.key == RELATION_KEY)
+            .and_then(|entry| entry.value.as_deref());
+        log::parse_relation(
+            json.ok_or_else(|| Failure::failed(format!("{} does not say what table it is of", self.path)))?,
+        )
     }
 
     /// Restricts reading to these rows of the file.
@@ -265,9 +270,11 @@ fn parquet_failure(store: &Store, path: &str, error: ParquetError) -> Failure {
 
 fn commits_of(batch: &RecordBatch, commits: &mut Vec<Commit>) -> Result<()> {
     let broken = || Failure::failed("log/transactions lacks a column");
-    let number = |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>()).ok_or_else(broken);
+    let number =
+        |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>()).ok_or_else(broken);
     let (lsns, ends, xids) = (number("lsn")?, number("end_lsn")?, number("xid")?);
-    let times = batch.column_by_name("ts").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()).ok_or_else(broken)?;
+    let times =
+        batch.column_by_name("ts").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()).ok_or_else(broken)?;
     for row in 0..batch.num_rows() {
         commits.push(Commit {
             lsn: Lsn::from_i64(lsns.value(row)),

@@ -183,7 +183,8 @@ fn local(directory: &std::path::Path) -> Result<(Url, Arc<dyn ObjectStore>)> {
 
 fn s3(url: &str) -> Result<(Url, Arc<dyn ObjectStore>)> {
     let parsed = Url::parse(url).map_err(|error| wrong_url(url, &error.to_string()))?;
-    let bucket = parsed.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong_url(url, "it names no bucket"))?;
+    let bucket =
+        parsed.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong_url(url, "it names no bucket"))?;
     let plain_http = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
         .iter()
         .any(|name| std::env::var(name).is_ok_and(|endpoint| endpoint.starts_with("http://")));
@@ -200,7 +201,10 @@ fn s3(url: &str) -> Result<(Url, Arc<dyn ObjectStore>)> {
     let objects: Arc<dyn ObjectStore> = if prefix.is_empty() {
         Arc::new(built)
     } else {
-        Arc::new(PrefixStore::new(built, Path::from_url_path(prefix).map_err(|error| wrong_url(url, &error.to_string()))?))
+        Arc::new(PrefixStore::new(
+            built,
+            Path::from_url_path(prefix).map_err(|error| wrong_url(url, &error.to_string()))?,
+        ))
     };
     Ok((fixed_url(&format!("s3://{bucket}/"))?, objects))
 }

@@ -87,7 +87,8 @@ impl ArchiveWriter {
     /// # Errors
     /// Transient or failed, as the store says; refused where another writer claims it at the same moment.
     pub async fn claim(store: &Store) -> Result<ArchiveWriter> {
-        let schema = log::schema(LogTable::Transactions).ok_or_else(|| Failure::failed("log/transactions has no columns"))?;
+        let schema =
+            log::schema(LogTable::Transactions).ok_or_else(|| Failure::failed("log/transactions has no columns"))?;
         let path = TablePath::Log(LogTable::Transactions);
         let mut transactions = DeltaTable::open_or_create(store, &path, &schema).await?;
         let epoch = transactions.progress(EPOCH).await?.unwrap_or(0) + 1;
@@ -203,7 +204,8 @@ impl ArchiveWriter {
     async fn apply(&mut self, work: Vec<(TablePath, Vec<StagedFile>)>, end: Lsn) -> Result<()> {
         let mut taken = Vec::with_capacity(work.len());
         for (path, files) in work {
-            let table = self.tables.remove(&path).ok_or_else(|| Failure::failed(format!("{path:?} was not prepared")))?;
+            let table =
+                self.tables.remove(&path).ok_or_else(|| Failure::failed(format!("{path:?} was not prepared")))?;
             taken.push((path, table, files));
         }
         let store = &self.store;
@@ -267,8 +269,10 @@ async fn apply_one(store: &Store, table: &mut OpenTable, files: &[StagedFile], e
             break;
         }
         if found != table.applied {
-            return Err(Failure::transient(format!("archive {store}: another writer has added a part of these changes"))
-                .remedy("capture starts again from the watermark"));
+            return Err(Failure::transient(format!(
+                "archive {store}: another writer has added a part of these changes"
+            ))
+            .remedy("capture starts again from the watermark"));
         }
     }
     table.applied = end;

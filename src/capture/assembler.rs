@@ -156,7 +156,8 @@ impl Assembler {
 
     async fn message(&mut self, body: &[u8]) -> Result<()> {
         self.bytes_since_look += body.len();
-        let message = pgoutput::decode(body).map_err(|error| Failure::failed(format!("the source's stream: {error}")))?;
+        let message =
+            pgoutput::decode(body).map_err(|error| Failure::failed(format!("the source's stream: {error}")))?;
         match message {
             Message::Begin { commit_lsn, time, xid } => {
                 self.skipping = commit_lsn < self.resume;
@@ -164,7 +165,9 @@ impl Assembler {
             }
             Message::Commit { commit_lsn, end_lsn, time } => return self.commit(commit_lsn, end_lsn, time).await,
             Message::Relation(relation) => return self.relation(relation).await,
-            Message::Insert { relation, new } => return self.change(relation, Operation::Insert, None, Some(&new)).await,
+            Message::Insert { relation, new } => {
+                return self.change(relation, Operation::Insert, None, Some(&new)).await;
+            }
             Message::Update { relation, old, new } => {
                 return self.change(relation, Operation::Update, old.as_ref(), Some(&new)).await;
             }
@@ -199,7 +202,8 @@ impl Assembler {
             return Ok(());
         }
         let target = self.relations.get(&oid).cloned();
-        let target = target.ok_or_else(|| Failure::failed(format!("the source sent a change of the unknown relation {oid}")))?;
+        let target =
+            target.ok_or_else(|| Failure::failed(format!("the source sent a change of the unknown relation {oid}")))?;
         let transaction = self.open_transaction()?;
         let place = transaction.next_place(&target.name, operation);
         if place.lsn < target.applied {

@@ -67,7 +67,8 @@ pub(super) async fn copy_tables(
     let queue = Arc::new(Mutex::new(VecDeque::from(jobs)));
     let mut running = JoinSet::new();
     for _ in 0..workers {
-        let (source, store, queue, progress) = (source.clone(), store.clone(), Arc::clone(&queue), Arc::clone(&progress));
+        let (source, store, queue, progress) =
+            (source.clone(), store.clone(), Arc::clone(&queue), Arc::clone(&progress));
         let snapshot = snapshot.to_owned();
         running.spawn(async move {
             let session = snapshot_session(&source, &snapshot).await?;

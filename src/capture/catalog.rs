@@ -95,8 +95,12 @@ pub async fn relation(client: &Client, table: &SourceTable, names: StoredNames<'
         type_modifier: row.get(3),
         key: row.get(4),
     });
-    let mut relation =
-        RelationVersion { oid: table.oid, name: table.name.clone(), identity: table.identity, columns: columns.collect() };
+    let mut relation = RelationVersion {
+        oid: table.oid,
+        name: table.name.clone(),
+        identity: table.identity,
+        columns: columns.collect(),
+    };
     names.assign(&mut relation);
     Ok(relation)
 }
@@ -128,8 +132,10 @@ impl StoredNames<'_> {
         let mut names = ColumnNames::default();
         let mut kept: Vec<Option<String>> = vec![None; relation.columns.len()];
         let existing = self.existing.map(|schema| schema.fields().iter().collect::<Vec<_>>()).unwrap_or_default();
-        let mut free: Vec<_> =
-            existing.into_iter().filter(|field| !crate::columnar::names::RESERVED.contains(&field.name().as_str())).collect();
+        let mut free: Vec<_> = existing
+            .into_iter()
+            .filter(|field| !crate::columnar::names::RESERVED.contains(&field.name().as_str()))
+            .collect();
         for (at, column) in relation.columns.iter().enumerate() {
             let wanted = Storage::of(column.type_oid, column.type_modifier).arrow_type();
             let found = free.iter().position(|field| {

@@ -77,8 +77,7 @@ impl Committer<'_> {
             relation = known.clone();
         } else {
             for column in &mut relation.columns {
-                column.type_name =
-                    catalog::type_name(&self.catalog, column.type_oid, column.type_modifier).await?;
+                column.type_name = catalog::type_name(&self.catalog, column.type_oid, column.type_modifier).await?;
             }
             let existing = self.writer.existing_columns(&relation.name).await?;
             StoredNames { existing: existing.as_ref() }.assign(&mut relation);

@@ -64,7 +64,12 @@ pub struct InitReport {
 ///
 /// # Errors
 /// With the exact remedy where the source cannot be archived. Whatever the error, no slot is left.
-pub async fn init(source: &Source, store: &Store, settings: &CaptureSettings, steps: &dyn InitSteps) -> Result<InitReport> {
+pub async fn init(
+    source: &Source,
+    store: &Store,
+    settings: &CaptureSettings,
+    steps: &dyn InitSteps,
+) -> Result<InitReport> {
     let session = source.connect("afterimage init").await?;
     let client: &Client = &session;
     let facts = source_check::facts(client).await?;
@@ -150,7 +155,11 @@ fn choose(tables: Vec<SourceTable>, settings: &CaptureSettings, facts: &SourceFa
         place.push(table);
     }
     if chosen.archived.is_empty() && chosen.set_full.is_empty() {
-        let why = if chosen.left_out.is_empty() { "has no tables to archive" } else { "has no table with a usable replica identity" };
+        let why = if chosen.left_out.is_empty() {
+            "has no tables to archive"
+        } else {
+            "has no table with a usable replica identity"
+        };
         return Err(Failure::failed(format!("the database {} {why}", facts.database))
             .remedy("create a table with a primary key, or pass --set-identity-full"));
     }
@@ -187,16 +196,16 @@ async fn set_identities(client: &Client, tables: &[SourceTable]) -> Result<()> {
 }
 
 async fn set_publication(client: &Client, publication: &str, tables: &[SourceTable]) -> Result<()> {
-    let exists = client
-        .query_opt("SELECT puballtables FROM pg_publication WHERE pubname = $1", &[&publication])
-        .await?;
+    let exists =
+        client.query_opt("SELECT puballtables FROM pg_publication WHERE pubname = $1", &[&publication]).await?;
     let name = quote_identifier(publication);
     let list: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.name.to_sql())).collect();
     let list = format!("TABLE {}", list.join(", "));
     let sql = match exists.map(|row| row.get::<_, bool>(0)) {
         Some(true) => {
-            return Err(Failure::failed(format!("the publication {name} exists and is FOR ALL TABLES"))
-                .remedy("an UPDATE of a table without identity fails under it; choose another name with --publication"));
+            return Err(Failure::failed(format!("the publication {name} exists and is FOR ALL TABLES")).remedy(
+                "an UPDATE of a table without identity fails under it; choose another name with --publication",
+            ));
         }
         Some(false) => format!("ALTER PUBLICATION {name} SET {list}"),
         None => format!("CREATE PUBLICATION {name} FOR {list}"),
@@ -214,7 +223,8 @@ async fn require_slot_unused(client: &Client, slot: &str) -> Result<()> {
     let Some(row) = found else { return Ok(()) };
     let (pid, kind, ours): (Option<i32>, String, Option<bool>) = (row.get(0), row.get(1), row.get(2));
     if kind != "logical" || ours != Some(true) {
-        return Err(Failure::refused(format!("the slot {slot} exists and belongs to something else")).remedy("choose another name with --slot"));
+        return Err(Failure::refused(format!("the slot {slot} exists and belongs to something else"))
+            .remedy("choose another name with --slot"));
     }
     match pid {
         Some(pid) => Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))

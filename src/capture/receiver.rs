@@ -96,7 +96,8 @@ async fn next_batch(
 }
 
 fn ended() -> Failure {
-    Failure::transient("the source ended the replication stream").remedy("it is being shut down; capture goes on when it is back")
+    Failure::transient("the source ended the replication stream")
+        .remedy("it is being shut down; capture goes on when it is back")
 }
 
 /// Says what is durable, and nothing more.

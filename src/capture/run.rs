@@ -89,10 +89,8 @@ pub async fn run(
 }
 
 pub(super) async fn sleep_or_stop(duration: Duration, mut stop: watch::Receiver<bool>) -> bool {
-    tokio::select! {
-        () = tokio::time::sleep(duration) => *stop.borrow(),
-        stopped = stop.wait_for(|stopped| *stopped) => stopped.is_ok(),
-    }
+    let stopped = tokio::time::timeout(duration, stop.wait_for(|stopped| *stopped)).await;
+    matches!(stopped, Ok(Ok(_)))
 }
 
 /// One connection's worth of archiving.
@@ -145,8 +143,15 @@ impl Session<'_> {
         let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
         let (flush_interval, flush_bytes) = (self.settings.flush_interval, self.settings.flush_bytes);
         let assembler = Assembler::new(job_sender, flush_interval, flush_bytes, watermark, self.until);
-        let committer =
-            Committer { writer, catalog, known, durable: durable_sender, events: self.events, stop: stop.clone(), staged: HashMap::new() };
+        let committer = Committer {
+            writer,
+            catalog,
+            known,
+            durable: durable_sender,
+            events: self.events,
+            stop: stop.clone(),
+            staged: HashMap::new(),
+        };
         let receiving = tokio::spawn(receiver::receive(stream, event_sender, durable_receiver));
         let assembling = tokio::spawn(assembler.run(event_receiver, stop));
         // The committer ends when the assembler has hung up, with everything published that was whole.

@@ -64,14 +64,15 @@ impl SourceFacts {
         let checks = [
             (
                 VERSIONS.contains(&self.version),
-                format!("the source is PostgreSQL {}; versions {} to {} are supported", self.version, VERSIONS.start(), VERSIONS.end()),
+                format!(
+                    "the source is PostgreSQL {}; versions {} to {} are supported",
+                    self.version,
+                    VERSIONS.start(),
+                    VERSIONS.end()
+                ),
                 "archive a supported version".to_owned(),
             ),
-            (
-                !self.in_recovery,
-                "the source is a standby".to_owned(),
-                "name its primary with --source".to_owned(),
-            ),
+            (!self.in_recovery, "the source is a standby".to_owned(), "name its primary with --source".to_owned()),
             (
                 self.wal_level == "logical",
                 format!("wal_level is {}, archiving needs logical", self.wal_level),
@@ -100,8 +101,11 @@ impl SourceFacts {
     /// Whether there is room for `init`'s slots and connections.
     pub fn require_room(&self) -> Result<()> {
         if self.slots_free < 2 {
-            return Err(Failure::failed(format!("the source has {} free replication slots, init needs 2", self.slots_free.max(0)))
-                .remedy("raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses"));
+            return Err(Failure::failed(format!(
+                "the source has {} free replication slots, init needs 2",
+                self.slots_free.max(0)
+            ))
+            .remedy("raise max_replication_slots and restart PostgreSQL, or drop a slot that nobody uses"));
         }
         if self.senders_free < 1 {
             return Err(Failure::failed("all of the source's WAL senders are in use")

@@ -79,7 +79,8 @@ fn missing_type() -> DataType {
 }
 
 fn exact_field() -> Field {
-    let entry = Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)]);
+    let entry =
+        Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)]);
     let entries = Field::new("key_value", DataType::Struct(entry), false);
     Field::new(names::EXACT, DataType::Map(Arc::new(entries), false), true)
 }
@@ -211,7 +212,10 @@ impl ChangeBuilder {
         let widths = old.map(|old| old.tuple.len()).into_iter().chain(new.map(Tuple::len));
         for width in widths {
             if width != self.width {
-                return Err(Failure::failed(format!("a change has {width} columns where its relation has {}", self.width)));
+                return Err(Failure::failed(format!(
+                    "a change has {width} columns where its relation has {}",
+                    self.width
+                )));
             }
         }
         self.lsn.append_value(place.lsn.as_i64());

@@ -279,8 +279,9 @@ fn entries_of(
         if lsn < from.as_i64() || lsn >= to.as_i64() {
             continue;
         }
-        let operation = Operation::parse(operations.value(row))
-            .ok_or_else(|| Failure::failed(format!("a change has the unknown operation {:?}", operations.value(row))))?;
+        let operation = Operation::parse(operations.value(row)).ok_or_else(|| {
+            Failure::failed(format!("a change has the unknown operation {:?}", operations.value(row)))
+        })?;
         let mut key = |reader: &RowReader<'_>| {
             reader.read_key(row, &mut buffer);
             Key::from(buffer.as_slice())

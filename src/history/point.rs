@@ -104,14 +104,19 @@ impl Resolver<'_> {
             },
             Point::Time(time) if *time > watermark.time => {
                 if *time > Utc::now() + chrono::Duration::seconds(5) {
-                    return Err(Failure::refused(format!("{} has not come yet", shown_time(*time))).remedy(nearest_end(watermark)));
+                    return Err(Failure::refused(format!("{} has not come yet", shown_time(*time)))
+                        .remedy(nearest_end(watermark)));
                 }
                 match self.source {
                     Some(source) => source_position(source).await.map(Some),
                     None => Ok(None),
                 }
             }
-            Point::BeforeXid(_) | Point::AfterXid(_) | Point::BeforeCommit(_) | Point::AfterCommit(_) | Point::Mark(_) => {
+            Point::BeforeXid(_)
+            | Point::AfterXid(_)
+            | Point::BeforeCommit(_)
+            | Point::AfterCommit(_)
+            | Point::Mark(_) => {
                 // It may have committed a moment ago.
                 match self.source {
                     Some(source) => Ok(source_position(source).await.ok()),
@@ -150,7 +155,8 @@ pub async fn source_position(source: &Source) -> Result<Lsn> {
     let session = source.connect("afterimage").await?;
     let row = session.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
     let text: String = row.map_err(|error| Failure::from(error))?.get(0);
-    let Lsn(position) = text.parse().map_err(|error| Failure::failed(format!("the source's position {text}: {error}")))?;
+    let Lsn(position) =
+        text.parse().map_err(|error| Failure::failed(format!("the source's position {text}: {error}")))?;
     let into_page = position % PAGE;
     Ok(Lsn(if into_page <= LONGEST_HEADER { position - into_page } else { position }))
 }
@@ -176,7 +182,9 @@ impl History<'_> {
             return Err(self.before_start(lsn.to_string()));
         }
         if lsn > self.watermark.lsn {
-            return Err(Failure::refused(format!("{lsn} is above the archive's watermark")).remedy(nearest_end(self.watermark)));
+            return Err(
+                Failure::refused(format!("{lsn} is above the archive's watermark")).remedy(nearest_end(self.watermark))
+            );
         }
         // Inside a commit record: that transaction has not ended there.
         let inside = self.commits.iter().find(|commit| commit.lsn < lsn && lsn < commit.end_lsn);
@@ -193,8 +201,11 @@ impl History<'_> {
         if time <= self.watermark.time || source_reached {
             return Ok(self.watermark.lsn);
         }
-        Err(Failure::refused(format!("the archive does not know whether anything was committed before {}", shown_time(time)))
-            .remedy(format!("{}; with --source it can wait for the rest", nearest_end(self.watermark))))
+        Err(Failure::refused(format!(
+            "the archive does not know whether anything was committed before {}",
+            shown_time(time)
+        ))
+        .remedy(format!("{}; with --source it can wait for the rest", nearest_end(self.watermark))))
     }
 
     fn before_start(&self, what: String) -> Failure {

@@ -296,8 +296,10 @@ impl Borrowed {
         mut version: usize,
         stored: &str,
     ) -> Result<&'k RowText> {
-        let lost = || Failure::failed(format!("a value of the column {stored} is not in the archive where it should be"))
-            .remedy("the store has lost objects of the archive");
+        let lost = || {
+            Failure::failed(format!("a value of the column {stored} is not in the archive where it should be"))
+                .remedy("the store has lost objects of the archive")
+        };
         loop {
             let (text, missing) = kept.get(&version).ok_or_else(lost)?;
             if !missing.iter().any(|name| name == stored) {

@@ -358,7 +358,7 @@ impl ReplicationStream {
 
     fn event(&mut self, frame: Frame) -> Result<Option<StreamEvent>> {
         match frame.tag {
-            COPY_DATA_TAG => return stream_event(frame.body).map(Some),
+            COPY_DATA_TAG => return Ok(Some(stream_event(frame.body)?)),
             NOTICE_RESPONSE_TAG => {
                 return Ok(Some(StreamEvent::Notice(notice_line(&ServerReport::read(&frame.body)?))));
             }

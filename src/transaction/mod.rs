@@ -91,7 +91,8 @@ impl OpenTransaction {
     /// Notes a logical message of the transaction; prefixes that are not ours are left to others.
     pub fn message(&mut self, prefix: &str, content: &[u8]) {
         let json = || {
-            serde_json::from_slice(content).unwrap_or_else(|_| Json::String(String::from_utf8_lossy(content).into_owned()))
+            serde_json::from_slice(content)
+                .unwrap_or_else(|_| Json::String(String::from_utf8_lossy(content).into_owned()))
         };
         let time = time_of(self.time);
         match prefix {
@@ -104,7 +105,12 @@ impl OpenTransaction {
                 }
             }
             RESTORE_PREFIX => {
-                self.restores.push(RestoreRecord { lsn: self.commit_lsn, time, xid: self.xid, report: json().to_string() });
+                self.restores.push(RestoreRecord {
+                    lsn: self.commit_lsn,
+                    time,
+                    xid: self.xid,
+                    report: json().to_string(),
+                });
             }
             _ => {}
         }
