@@ -1,3 +1,4 @@
 pub mod cli;
 pub mod failure;
 pub mod model;
+pub mod query;
