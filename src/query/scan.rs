@@ -43,9 +43,6 @@ use super::reader::Readers;
 use super::{DataFile, TableFiles};
 use crate::failure::Failure;
 
-/// The column that places a row in commit order.
-const LSN_COLUMN: &str = "_lsn";
-
 /// A table of the archive as DataFusion scans it: no listing, no statistics that could answer for
 /// rows nobody may see, and never a row above the watermark.
 #[derive(Debug)]
@@ -74,13 +71,14 @@ impl ArchivedTable {
     /// A table over `files`, which lie in the object store registered under `store`.
     ///
     /// # Errors
-    /// Where a watermark is given but there is no 64-bit `_lsn` to compare it with, or where a
+    /// Where a watermark is given but there is no 64-bit LSN column to compare it with, or where a
     /// partition value does not have its column's type.
     pub fn new(files: TableFiles, store: ObjectStoreUrl) -> Result<ArchivedTable> {
         let shown = Arc::new(nullable(&files.schema));
         let (scanned, places) = scanned_schema(&shown, &files);
-        let visible = files.visible_through.map(|through| visible(&shown, &places, through)).transpose()?;
-        let lsn_column = scanned.file_schema().index_of(stored_name(&files, LSN_COLUMN)).ok();
+        let visible =
+            files.visible_through.map(|through| visible(&shown, &places, &files.lsn_column, through)).transpose()?;
+        let lsn_column = scanned.file_schema().index_of(stored_name(&files, &files.lsn_column)).ok();
         let listed = files
             .files
             .iter()
@@ -282,11 +280,11 @@ fn stored_field(shown: &Field, files: &TableFiles) -> Field {
     shown.clone().with_name(stored_name(files, shown.name()))
 }
 
-fn visible(shown: &Schema, places: &[usize], through: i64) -> Result<Visible> {
-    match shown.column_with_name(LSN_COLUMN) {
+fn visible(shown: &Schema, places: &[usize], lsn_column: &str, through: i64) -> Result<Visible> {
+    match shown.column_with_name(lsn_column) {
         Some((at, field)) if field.data_type() == &DataType::Int64 => Ok(Visible { through, place: places[at] }),
         // Showing all rows would show transactions that are not committed in the archive.
-        _ => Err(broken(format!("the table has a watermark but no 64-bit {LSN_COLUMN} column"))),
+        _ => Err(broken(format!("the table has a watermark but no 64-bit {lsn_column} column"))),
     }
 }
 

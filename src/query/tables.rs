@@ -54,16 +54,18 @@ pub struct TableFiles {
     pub schema: SchemaRef,
     /// All the files; none is found by listing.
     pub files: Vec<DataFile>,
-    /// Rows whose `_lsn` is above this, or NULL, are not visible. `None`: all rows are.
+    /// Rows whose [`TableFiles::lsn_column`] is above this, or NULL, are not visible. `None`: all rows are.
     pub visible_through: Option<i64>,
+    /// The shown name of the 64-bit column that places a row in commit order.
+    pub lsn_column: String,
     /// For columns whose name in the files differs from the one shown: shown name to stored name.
     pub stored_names: HashMap<String, String>,
 }
 
 impl TableFiles {
-    /// A table whose files have its columns under the names that are shown.
+    /// A table whose files have its columns under the names that are shown, and whose rows `_lsn` places.
     pub fn new(schema: SchemaRef, files: Vec<DataFile>, visible_through: Option<i64>) -> Self {
-        TableFiles { schema, files, visible_through, stored_names: HashMap::new() }
+        TableFiles { schema, files, visible_through, lsn_column: "_lsn".into(), stored_names: HashMap::new() }
     }
 }
 
@@ -76,7 +78,7 @@ pub struct DataFile {
     pub size: u64,
     /// Columns that are constant in the file and absent from it, by the name shown.
     pub partition_values: Vec<(String, ScalarValue)>,
-    /// The smallest and largest `_lsn` in the file where known; lets whole files be left unread.
+    /// The smallest and largest LSN in the file where known; lets whole files be left unread.
     /// Bounds that are wider than the truth are safe, narrower ones lose rows.
     pub lsn_range: Option<(i64, i64)>,
 }

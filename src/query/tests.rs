@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, StructArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, MapBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
+};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef};
 use datafusion::arrow::util::pretty::pretty_format_batches;
@@ -269,20 +271,45 @@ async fn columns_that_an_older_file_lacks_are_null() {
     assert_eq!(asked.number("SELECT count(*) FROM changes.t").await, 3);
 }
 
+/// A struct `_old` with these numbers and, as the archive has it, a map of exact texts.
+fn old_rows(names: &[&str]) -> RecordBatch {
+    let mut exact = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+    exact.keys().append_value("a");
+    exact.values().append_value("NaN");
+    exact.append(true).unwrap();
+    let exact: ArrayRef = Arc::new(exact.finish());
+    let mut fields = vec![Field::new("_exact", exact.data_type().clone(), true)];
+    let mut values = vec![exact];
+    for name in names {
+        fields.push(Field::new(*name, DataType::Int64, true));
+        values.push(Arc::new(Int64Array::from(vec![7])));
+    }
+    batch(vec![("_old", Arc::new(StructArray::new(Fields::from(fields), values, None)))])
+}
+
 #[tokio::test]
 async fn fields_that_an_older_struct_lacks_are_null() {
     let archive = Archive::new();
-    let field = |name: &str| Field::new(name, DataType::Int64, true);
-    let nested = |names: &[&str]| -> RecordBatch {
-        let fields: Fields = names.iter().map(|name| field(name)).collect();
-        let values = names.iter().map(|_| Arc::new(Int64Array::from(vec![7])) as ArrayRef).collect();
-        batch(vec![("_old", Arc::new(StructArray::new(fields, values, None)))])
-    };
-    let (old, new) = (nested(&["a"]), nested(&["a", "b"]));
-    let files = vec![archive.file("old", &old).await, archive.file("new", &new).await];
+    let (old, new) = (old_rows(&["a"]), old_rows(&["a", "b"]));
+    let none = batch(vec![("_lsn", Arc::new(Int64Array::from(vec![1])))]);
+    let files =
+        vec![archive.file("old", &old).await, archive.file("new", &new).await, archive.file("none", &none).await];
     let asked = archive.table(changes("public", "t"), TableFiles::new(new.schema(), files, None)).session();
     assert_eq!(asked.number("SELECT count(*) FROM changes.t WHERE _old['b'] IS NULL AND _old['a'] = 7").await, 1);
     assert_eq!(asked.number("SELECT sum(_old['b']) FROM changes.t").await, 7);
+    assert_eq!(asked.number("SELECT count(*) FROM changes.t WHERE _old IS NULL").await, 1);
+    let all = asked.text("SELECT * FROM changes.t").await;
+    assert_eq!(all.matches("NaN").count(), 2, "{all}");
+}
+
+#[tokio::test]
+async fn another_column_can_place_the_rows() {
+    let archive = Archive::new();
+    let rows = batch(vec![("end_lsn", Arc::new(Int64Array::from(vec![1, 2, 3])))]);
+    let file = archive.file("f", &rows).await;
+    let files = TableFiles { lsn_column: "end_lsn".into(), ..TableFiles::new(rows.schema(), vec![file], Some(2)) };
+    let asked = archive.table(TableRef::Log("transactions".into()), files).session();
+    assert_eq!(asked.number("SELECT count(*) FROM log.transactions").await, 2);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Result};
 use crate::model::Lsn;
 
 /// Columns of this name and 64-bit integers are positions in the write-ahead log.
-const LSN_COLUMNS: [&str; 4] = ["_lsn", "commit_lsn", "end_lsn", "lsn"];
+const LSN_COLUMNS: [&str; 5] = ["_lsn", "_image_lsn", "commit_lsn", "end_lsn", "lsn"];
 
 /// Instants, whichever nesting they are in; [`in_utc`] has made their zone UTC.
 const UTC_INSTANT: &str = "%Y-%m-%dT%H:%M:%S%.fZ";
