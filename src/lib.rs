@@ -1,4 +1,18 @@
-pub mod cli;
+//! Afterimage keeps every row change of a PostgreSQL database, for ever, as Parquet, and brings any of it back.
+
+// -- foundation: no I/O
 pub mod failure;
 pub mod model;
+// -- stages: each consumes the one above it
+pub mod archive;
+pub mod columnar;
+pub mod copy_format;
+pub mod pgoutput;
+pub mod postgres;
+pub mod transaction;
+// -- flows
+pub mod capture;
+pub mod history;
 pub mod query;
+// -- surfaces
+pub mod cli;

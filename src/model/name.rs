@@ -65,7 +65,9 @@ impl TablePattern {
     /// # Errors
     /// [`crate::failure::Category::Usage`] where the pattern is empty, has an open quote, or has more than two parts.
     pub fn parse(text: &str) -> Result<TablePattern> {
-        let wrong = |why: &str| Failure::usage(format!("table pattern {text:?}: {why}")).remedy("write table, schema.table or schema.*");
+        let wrong = |why: &str| {
+            Failure::usage(format!("table pattern {text:?}: {why}")).remedy("write table, schema.table or schema.*")
+        };
         let mut parts = split_parts(text).map_err(wrong)?;
         let table = parts.pop().filter(|part| !part.0.is_empty()).ok_or_else(|| wrong("it names nothing"))?;
         let schema = match parts.pop() {

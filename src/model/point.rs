@@ -73,11 +73,7 @@ impl Point {
     }
 }
 
-fn transaction_point(
-    text: &str,
-    by_xid: fn(Xid) -> Point,
-    by_commit: fn(Lsn) -> Point,
-) -> Result<Point, PointSyntax> {
+fn transaction_point(text: &str, by_xid: fn(Xid) -> Point, by_commit: fn(Lsn) -> Point) -> Result<Point, PointSyntax> {
     if let Ok(xid) = text.parse::<Xid>() {
         return Ok(by_xid(xid));
     }
@@ -184,7 +180,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "yesterday", "mark:", "before:", "before:x", "ago", "5 ago", "-5m ago", "99999999999999999w ago"] {
+        for text in
+            ["", "yesterday", "mark:", "before:", "before:x", "ago", "5 ago", "-5m ago", "99999999999999999w ago"]
+        {
             assert!(Point::parse(text, now()).is_err(), "{text:?} was accepted");
         }
     }

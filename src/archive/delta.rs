@@ -1,0 +1,391 @@
+//! One Delta table of an archive: opened, created, widened, appended to, and listed.
+//!
+//! A commit either adds all its files and moves the table's *progress* numbers, or changes nothing
+//! (Delta protocol, "Transaction Identifiers"). A name collision at commit is not decided here: the
+//! table is refreshed and the caller, who knows what the numbers mean, looks again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StructArray};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use delta_kernel::committer::FileSystemCommitter;
+use delta_kernel::engine::arrow_conversion::{TryFromArrow as _, TryIntoArrow as _};
+use delta_kernel::expressions::{ColumnName, Scalar, col, lit};
+use delta_kernel::schema::{StructField, StructType};
+use delta_kernel::transaction::create_table::create_table;
+use delta_kernel::transaction::data_layout::DataLayout;
+use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
+use delta_kernel::{FileMeta, Predicate, Snapshot, SnapshotRef};
+use delta_kernel_default_engine::build_add_file_metadata;
+use delta_kernel_default_engine::parquet::DataFileMetadata;
+use delta_kernel_default_engine::stats::FileStatsAccumulator;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+use super::layout::TablePath;
+use super::store::{Store, blocking};
+use crate::columnar::names;
+use crate::failure::{Failure, Result};
+
+const ENGINE: &str = concat!("afterimage/", env!("CARGO_PKG_VERSION"));
+
+/// A checkpoint every so many commits keeps opening a table from reading its whole log.
+const COMMITS_PER_CHECKPOINT: u64 = 100;
+
+/// Columns of a file that get minimum and maximum in the Delta log, from the left.
+const STATISTICS_COLUMNS: usize = 32;
+
+/// Rows per Parquet row group: small enough to prune, large enough to compress.
+const ROW_GROUP_ROWS: usize = 128 * 1024;
+
+/// A Parquet file that lies in the store and belongs to no table yet.
+#[derive(Debug, Clone)]
+pub struct StagedFile {
+    path: String,
+    size: u64,
+    rows: u64,
+    written_ms: i64,
+    statistics: StructArray,
+    /// The value of [`names::IMAGE_LSN`] where the table is partitioned by it.
+    image_lsn: Option<i64>,
+}
+
+impl StagedFile {
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// A data file of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFile {
+    /// Relative to the archive's root.
+    pub path: String,
+    pub size: u64,
+    /// The image that the file belongs to, in tables of base images.
+    pub image_lsn: Option<i64>,
+}
+
+/// What became of an attempt to commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Appended {
+    Committed,
+    /// Somebody else has committed since; the table now shows it. Nothing of this attempt is in it,
+    /// unless the store lost the answer to an attempt that succeeded: the progress numbers tell.
+    Conflicted,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct DeltaTable {
+    store: Store,
+    directory: String,
+    snapshot: SnapshotRef,
+}
+
+impl DeltaTable {
+    /// Opens a table as it is now; `None` where it does not exist.
+    pub async fn open(store: &Store, path: &TablePath) -> Result<Option<DeltaTable>> {
+        let directory = path.directory();
+        if !store.has_any(&format!("{directory}/_delta_log")).await? {
+            return Ok(None);
+        }
+        let snapshot = load(store, &directory).await?;
+        Ok(Some(DeltaTable { store: store.clone(), directory, snapshot }))
+    }
+
+    /// Opens a table or creates it with a schema; whoever creates it first decides.
+    pub async fn open_or_create(store: &Store, path: &TablePath, schema: &Schema) -> Result<DeltaTable> {
+        if let Some(table) = DeltaTable::open(store, path).await? {
+            return Ok(table);
+        }
+        let directory = path.directory();
+        let url = store.url_of(&directory)?;
+        let kernel_schema = kernel_schema(store, schema)?;
+        let partitioned = schema.field_with_name(names::IMAGE_LSN).is_ok();
+        let creating = store.clone();
+        blocking(move || {
+            let mut builder = create_table(url.as_str(), kernel_schema, ENGINE, false);
+            if partitioned {
+                builder = builder.with_data_layout(DataLayout::partitioned([names::IMAGE_LSN]));
+            }
+            let outcome = builder
+                .build(creating.engine(), Box::new(FileSystemCommitter::new()))
+                .and_then(|transaction| transaction.commit(creating.engine()));
+            match outcome {
+                Ok(CommitResult::Committed(_) | CommitResult::Conflicted(_)) => Ok(()),
+                Err(delta_kernel::KernelError::TableAlreadyExistsAtPath(_)) => Ok(()),
+                Ok(CommitResult::Retryable(retryable)) => Err(retry_later(&creating, retryable.error)),
+                Err(error) => Err(creating.kernel_failure(error)),
+            }
+        })
+        .await?;
+        let snapshot = load(store, &directory).await?;
+        Ok(DeltaTable { store: store.clone(), directory, snapshot })
+    }
+
+    /// The table's columns, partition columns included.
+    pub fn schema(&self) -> Result<SchemaRef> {
+        let converted: std::result::Result<Schema, _> = self.snapshot.schema().as_ref().try_into_arrow();
+        converted.map(Arc::new).map_err(|error| Failure::failed(format!("archive {}: {error}", self.store)))
+    }
+
+    /// Shows the table's newest version.
+    pub async fn refresh(&mut self) -> Result<()> {
+        let (store, old) = (self.store.clone(), Arc::clone(&self.snapshot));
+        self.snapshot = blocking(move || {
+            Snapshot::builder_from(old).build(store.engine()).map_err(|error| store.kernel_failure(error))
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The number last committed under a name.
+    pub async fn progress(&self, name: &'static str) -> Result<Option<i64>> {
+        let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
+        blocking(move || snapshot.get_app_id_version(name, store.engine()).map_err(|error| store.kernel_failure(error)))
+            .await
+    }
+
+    /// Adds the columns of `wanted` that the table lacks, those inside its structs too. All are nullable.
+    pub async fn add_missing_columns(&mut self, wanted: &Schema) -> Result<()> {
+        loop {
+            let missing = missing_fields(self.schema()?.as_ref(), wanted);
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
+            let committed = blocking(move || {
+                let mut builder = snapshot.update_table(UpdateTableOperation::AlterTable, ENGINE, false);
+                for (parent, field) in &missing {
+                    let field = StructField::try_from_arrow(field.as_ref())
+                        .map_err(|error| Failure::failed(format!("column {}: {error}", field.name())))?;
+                    builder = match parent {
+                        None => builder.add_column(field),
+                        Some(parent) => builder.add_column_at(ColumnName::new([parent]), field),
+                    };
+                }
+                let transaction = builder
+                    .build(store.engine(), Box::new(FileSystemCommitter::new()))
+                    .map_err(|error| store.kernel_failure(error))?;
+                committed(&store, transaction.commit(store.engine()))
+            })
+            .await?;
+            match committed {
+                Some(snapshot) => self.snapshot = snapshot,
+                None => self.refresh().await?,
+            }
+        }
+    }
+
+    /// Commits files and progress numbers at once. Either may be empty.
+    pub async fn append(&mut self, files: &[StagedFile], progress: &[(&str, i64)]) -> Result<Appended> {
+        let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
+        let files = files.to_vec();
+        let progress: Vec<(String, i64)> = progress.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        match blocking(move || append(&store, snapshot, &files, progress)).await? {
+            Some(snapshot) => {
+                self.snapshot = snapshot;
+                self.checkpoint_when_due().await?;
+                Ok(Appended::Committed)
+            }
+            None => {
+                self.refresh().await?;
+                Ok(Appended::Conflicted)
+            }
+        }
+    }
+
+    async fn checkpoint_when_due(&mut self) -> Result<()> {
+        let version = self.snapshot.version();
+        if version == 0 || !version.is_multiple_of(COMMITS_PER_CHECKPOINT) {
+            return Ok(());
+        }
+        let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
+        self.snapshot = blocking(move || {
+            let written = snapshot.checkpoint(store.engine(), None).map_err(|error| store.kernel_failure(error))?;
+            Ok(written.1)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The table's files, without those whose statistics show that they have no `_lsn` in `lsns`.
+    pub async fn files(&self, lsns: Option<(i64, i64)>) -> Result<Vec<DataFile>> {
+        let (store, snapshot, directory) = (self.store.clone(), Arc::clone(&self.snapshot), self.directory.clone());
+        blocking(move || {
+            let fail = |error| store.kernel_failure(error);
+            let mut scan = Arc::clone(&snapshot).scan_builder();
+            if let Some((from, to)) = lsns {
+                let at_least = Predicate::not(Predicate::lt(col!(names::LSN), lit(from)));
+                let at_most = Predicate::not(Predicate::gt(col!(names::LSN), lit(to)));
+                scan = scan.with_predicate(Some(Arc::new(Predicate::and(at_least, at_most))));
+            }
+            let scan = scan.build().map_err(fail)?;
+            let mut found = Vec::new();
+            for part in scan.scan_metadata(store.engine()).map_err(fail)? {
+                found = part
+                    .and_then(|part| part.visit_scan_files(found, |found: &mut Vec<_>, file| found.push(file)))
+                    .map_err(fail)?;
+            }
+            found.into_iter().map(|file| data_file(&directory, file)).collect()
+        })
+        .await
+    }
+}
+
+fn data_file(directory: &str, file: delta_kernel::scan::state::ScanFile) -> Result<DataFile> {
+    let image_lsn = file.partition_values.get(names::IMAGE_LSN).and_then(|value| value.parse().ok());
+    // Paths in a Delta log are URL-encoded (Delta protocol, "Add File and Remove File").
+    let path = object_store::path::Path::from_url_path(&file.path)
+        .map_err(|error| Failure::failed(format!("data file {}: {error}", file.path)))?;
+    Ok(DataFile { path: format!("{directory}/{path}"), size: file.size.max(0) as u64, image_lsn })
+}
+
+async fn load(store: &Store, directory: &str) -> Result<SnapshotRef> {
+    let (store, url) = (store.clone(), store.url_of(directory)?);
+    blocking(move || {
+        Snapshot::builder_for(url.as_str()).build(store.engine()).map_err(|error| store.kernel_failure(error))
+    })
+    .await
+}
+
+fn append(
+    store: &Store,
+    snapshot: SnapshotRef,
+    files: &[StagedFile],
+    progress: Vec<(String, i64)>,
+) -> Result<Option<SnapshotRef>> {
+    let fail = |error| store.kernel_failure(error);
+    let mut builder = snapshot.update_table(UpdateTableOperation::StreamingUpdate, ENGINE, !files.is_empty());
+    for (name, value) in progress {
+        builder = builder.with_transaction_id(name, value);
+    }
+    let mut transaction = builder.build(store.engine(), Box::new(FileSystemCommitter::new())).map_err(fail)?;
+    if !files.is_empty() {
+        let state = transaction.write_state().map_err(fail)?;
+        for file in files {
+            let mut context = state.write_context_builder();
+            if let Some(lsn) = file.image_lsn {
+                let value = HashMap::from([(names::IMAGE_LSN.to_owned(), Scalar::Long(lsn))]);
+                context = context.with_partition_values(value);
+            }
+            let context = context.build().map_err(fail)?;
+            let meta = FileMeta::new(store.url_of(&file.path)?, file.written_ms, file.size);
+            let metadata = DataFileMetadata::new(meta, file.statistics.clone());
+            transaction.add_files(build_add_file_metadata(metadata, &context).map_err(fail)?);
+        }
+    }
+    committed(store, transaction.commit(store.engine()))
+}
+
+/// The table after a successful commit; `None` after a conflict.
+fn committed(store: &Store, outcome: delta_kernel::KernelResult<CommitResult>) -> Result<Option<SnapshotRef>> {
+    match outcome {
+        Ok(CommitResult::Committed(committed)) => committed
+            .post_commit_snapshot()
+            .cloned()
+            .map(Some)
+            .ok_or_else(|| Failure::failed(format!("archive {store}: a commit did not show its table"))),
+        Ok(CommitResult::Conflicted(_)) => Ok(None),
+        Ok(CommitResult::Retryable(retryable)) => Err(retry_later(store, retryable.error)),
+        Err(error) => Err(store.kernel_failure(error)),
+    }
+}
+
+fn retry_later(store: &Store, error: delta_kernel::KernelError) -> Failure {
+    let failure = store.kernel_failure(error);
+    Failure::transient(failure.cause()).remedy("the same commit is tried again")
+}
+
+fn kernel_schema(store: &Store, schema: &Schema) -> Result<Arc<StructType>> {
+    StructType::try_from_arrow(schema)
+        .map(Arc::new)
+        .map_err(|error| Failure::failed(format!("archive {store}: a schema that Delta cannot hold: {error}")))
+}
+
+type MissingField = (Option<String>, arrow::datatypes::FieldRef);
+
+fn missing_fields(existing: &Schema, wanted: &Schema) -> Vec<MissingField> {
+    let mut missing = Vec::new();
+    for field in wanted.fields() {
+        match existing.field_with_name(field.name()).map(arrow::datatypes::Field::data_type) {
+            Err(_) => missing.push((None, Arc::clone(field))),
+            Ok(DataType::Struct(inside)) => {
+                if let DataType::Struct(wanted_inside) = field.data_type() {
+                    let absent = wanted_inside.iter().filter(|child| inside.find(child.name()).is_none());
+                    missing.extend(absent.map(|child| (Some(field.name().clone()), Arc::clone(child))));
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+    missing
+}
+
+/// What goes into one Parquet file.
+#[derive(Debug)]
+pub struct FileContent {
+    /// All of one schema.
+    pub batches: Vec<RecordBatch>,
+    /// Written into the file, so that it describes itself.
+    pub metadata: Vec<(String, String)>,
+    /// The image that the rows belong to; the batches do not carry it as a column.
+    pub image_lsn: Option<i64>,
+}
+
+/// Encodes rows as one Parquet file and puts it into the store, in no table yet.
+///
+/// # Errors
+/// Transient or failed, as the store says.
+pub async fn stage(store: &Store, path: &TablePath, content: FileContent) -> Result<StagedFile> {
+    let image_lsn = content.image_lsn;
+    let rows = content.batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    let encoding = store.clone();
+    let (bytes, statistics) = blocking(move || encode(&encoding, &content)).await?;
+    let partition = image_lsn.map(|lsn| format!("{}={lsn}/", names::IMAGE_LSN)).unwrap_or_default();
+    let name = format!("{}/{partition}{}.zstd.parquet", path.directory(), uuid::Uuid::new_v4());
+    let size = bytes.len() as u64;
+    store.put(&name, bytes).await?;
+    let written_ms = chrono::Utc::now().timestamp_millis();
+    Ok(StagedFile { path: name, size, rows, written_ms, statistics, image_lsn })
+}
+
+fn encode(store: &Store, content: &FileContent) -> Result<(Vec<u8>, StructArray)> {
+    let fail = |error: &dyn std::fmt::Display| Failure::failed(format!("encoding a Parquet file: {error}"));
+    let schema = content.batches.first().map(RecordBatch::schema).ok_or_else(|| fail(&"no rows"))?;
+    let kernel_schema = kernel_schema(store, &schema)?;
+    let mut statistics = FileStatsAccumulator::new(&statistics_columns(&schema), &kernel_schema);
+    let metadata = content.metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
+    let level = ZstdLevel::try_new(1).map_err(|error| fail(&error))?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_key_value_metadata(Some(metadata))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(|error| fail(&error))?;
+    for batch in &content.batches {
+        statistics.merge(batch).map_err(|error| store.kernel_failure(error))?;
+        writer.write(batch).map_err(|error| fail(&error))?;
+    }
+    let bytes = writer.into_inner().map_err(|error| fail(&error))?;
+    let statistics = statistics.finish().map_err(|error| store.kernel_failure(error))?;
+    Ok((bytes, statistics.ok_or_else(|| fail(&"no statistics"))?))
+}
+
+fn statistics_columns(schema: &Schema) -> Vec<ColumnName> {
+    let plain = schema.fields().iter().filter(|field| !field.data_type().is_nested());
+    plain
+        .filter(|field| !matches!(field.data_type(), DataType::Binary | DataType::Boolean))
+        .take(STATISTICS_COLUMNS)
+        .map(|field| ColumnName::new([field.name()]))
+        .collect()
+}

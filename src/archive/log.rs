@@ -1,0 +1,267 @@
+//! The archive's own tables: their columns, and their rows to and from Arrow.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::json::{LineDelimitedWriter, ReaderBuilder};
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::layout::LogTable;
+use crate::failure::{Failure, Result};
+use crate::model::{
+    Commit, Identity, Lsn, Mark, OperationCounts, RelationRecord, RelationVersion, RestoreRecord, TableName,
+    Transaction, Xid,
+};
+
+/// The columns of a log table that this version writes; `None` for those that it only reserves.
+pub fn schema(table: LogTable) -> Option<SchemaRef> {
+    match table {
+        LogTable::Transactions => Some(Arc::clone(&TRANSACTIONS)),
+        LogTable::Relations => Some(Arc::clone(&RELATIONS)),
+        LogTable::Marks => Some(Arc::clone(&MARKS)),
+        LogTable::Restores => Some(Arc::clone(&RESTORES)),
+        LogTable::Gaps | LogTable::Alerts | LogTable::Health => None,
+    }
+}
+
+fn text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, true)
+}
+
+fn number(name: &str) -> Field {
+    Field::new(name, DataType::Int64, true)
+}
+
+fn time(name: &str) -> Field {
+    Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true)
+}
+
+static TRANSACTIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let mut counted = vec![text("schema"), text("table")];
+    counted.extend(["insert", "update", "delete", "truncate"].map(number));
+    let tables = Field::new("element", DataType::Struct(counted.into()), true);
+    Arc::new(Schema::new(vec![
+        number("lsn"),
+        number("end_lsn"),
+        number("xid"),
+        time("ts"),
+        number("changes"),
+        Field::new("tables", DataType::List(Arc::new(tables)), true),
+        text("context"),
+    ]))
+});
+
+static RELATIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let columns = ["schema", "table", "identity", "definition"].map(text);
+    Arc::new(Schema::new([vec![number("lsn"), number("oid")], columns.to_vec()].concat()))
+});
+
+static MARKS: LazyLock<SchemaRef> =
+    LazyLock::new(|| Arc::new(Schema::new(vec![number("lsn"), time("ts"), text("name"), text("user")])));
+
+static RESTORES: LazyLock<SchemaRef> =
+    LazyLock::new(|| Arc::new(Schema::new(vec![number("lsn"), time("ts"), number("xid"), text("report")])));
+
+/// A row of a log table in the shape of its columns.
+pub(super) trait LogRow: Serialize + DeserializeOwned {
+    const TABLE: LogTable;
+    type Value;
+    fn of(value: &Self::Value) -> Self;
+    fn value(self) -> Result<Self::Value>;
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct TransactionRow {
+    lsn: i64,
+    end_lsn: i64,
+    xid: i64,
+    ts: DateTime<Utc>,
+    changes: i64,
+    tables: Vec<TableRow>,
+    context: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TableRow {
+    schema: String,
+    table: String,
+    #[serde(flatten)]
+    counts: OperationCounts,
+}
+
+impl LogRow for TransactionRow {
+    const TABLE: LogTable = LogTable::Transactions;
+    type Value = Transaction;
+
+    fn of(transaction: &Transaction) -> Self {
+        let tables = transaction.tables.iter().map(|(name, counts)| TableRow {
+            schema: name.schema.clone(),
+            table: name.table.clone(),
+            counts: *counts,
+        });
+        TransactionRow {
+            lsn: transaction.commit.lsn.as_i64(),
+            end_lsn: transaction.commit.end_lsn.as_i64(),
+            xid: transaction.commit.xid.into(),
+            ts: transaction.commit.time,
+            changes: transaction.total().total() as i64,
+            tables: tables.collect(),
+            context: transaction.context.clone(),
+        }
+    }
+
+    fn value(self) -> Result<Transaction> {
+        let tables: BTreeMap<_, _> =
+            self.tables.into_iter().map(|row| (TableName::new(row.schema, row.table), row.counts)).collect();
+        Ok(Transaction {
+            commit: Commit {
+                lsn: Lsn::from_i64(self.lsn),
+                end_lsn: Lsn::from_i64(self.end_lsn),
+                xid: stored_xid(self.xid)?,
+                time: self.ts,
+            },
+            tables,
+            context: self.context,
+        })
+    }
+}
+
+fn stored_xid(xid: i64) -> Result<Xid> {
+    Xid::try_from(xid).map_err(|_| Failure::failed(format!("log/transactions has the impossible xid {xid}")))
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct RelationRow {
+    lsn: i64,
+    oid: i64,
+    schema: String,
+    table: String,
+    identity: Identity,
+    definition: String,
+}
+
+impl LogRow for RelationRow {
+    const TABLE: LogTable = LogTable::Relations;
+    type Value = RelationRecord;
+
+    fn of(record: &RelationRecord) -> Self {
+        let relation = &record.relation;
+        RelationRow {
+            lsn: record.lsn.as_i64(),
+            oid: relation.oid.into(),
+            schema: relation.name.schema.clone(),
+            table: relation.name.table.clone(),
+            identity: relation.identity,
+            definition: relation_json(relation),
+        }
+    }
+
+    fn value(self) -> Result<RelationRecord> {
+        Ok(RelationRecord { lsn: Lsn::from_i64(self.lsn), relation: parse_relation(&self.definition)? })
+    }
+}
+
+/// A relation version as the archive writes it, in `log/relations` and into every data file.
+pub fn relation_json(relation: &RelationVersion) -> String {
+    serde_json::to_string(relation).unwrap_or_default()
+}
+
+/// The reverse of [`relation_json`].
+pub fn parse_relation(json: &str) -> Result<RelationVersion> {
+    serde_json::from_str(json).map_err(|error| Failure::failed(format!("a relation version of the archive: {error}")))
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct MarkRow {
+    lsn: i64,
+    ts: DateTime<Utc>,
+    name: String,
+    user: Option<String>,
+}
+
+impl LogRow for MarkRow {
+    const TABLE: LogTable = LogTable::Marks;
+    type Value = Mark;
+
+    fn of(mark: &Mark) -> Self {
+        MarkRow { lsn: mark.lsn.as_i64(), ts: mark.time, name: mark.name.clone(), user: mark.user.clone() }
+    }
+
+    fn value(self) -> Result<Mark> {
+        Ok(Mark { name: self.name, lsn: Lsn::from_i64(self.lsn), time: self.ts, user: self.user })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct RestoreRow {
+    lsn: i64,
+    ts: DateTime<Utc>,
+    xid: i64,
+    report: String,
+}
+
+impl LogRow for RestoreRow {
+    const TABLE: LogTable = LogTable::Restores;
+    type Value = RestoreRecord;
+
+    fn of(record: &RestoreRecord) -> Self {
+        RestoreRow { lsn: record.lsn.as_i64(), ts: record.time, xid: record.xid.into(), report: record.report.clone() }
+    }
+
+    fn value(self) -> Result<RestoreRecord> {
+        Ok(RestoreRecord {
+            lsn: Lsn::from_i64(self.lsn),
+            time: self.ts,
+            xid: stored_xid(self.xid)?,
+            report: self.report,
+        })
+    }
+}
+
+/// Rows as one batch of the table's columns.
+pub(super) fn encode<R: LogRow>(values: &[R::Value]) -> Result<RecordBatch> {
+    let fail = |error: arrow::error::ArrowError| Failure::failed(format!("log/{}: {error}", R::TABLE.name()));
+    let schema = schema(R::TABLE).ok_or_else(|| Failure::failed(format!("log/{} has no rows yet", R::TABLE.name())))?;
+    let rows: Vec<R> = values.iter().map(R::of).collect();
+    let mut decoder =
+        ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder().map_err(fail)?;
+    decoder.serialize(&rows).map_err(fail)?;
+    Ok(decoder.flush().map_err(fail)?.unwrap_or_else(|| RecordBatch::new_empty(schema)))
+}
+
+/// The reverse of [`encode`].
+pub(super) fn decode<R: LogRow>(batch: &RecordBatch) -> Result<Vec<R::Value>> {
+    let fail = |error: &dyn std::fmt::Display| Failure::failed(format!("log/{}: {error}", R::TABLE.name()));
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    writer.write(batch).and_then(|()| writer.finish()).map_err(|error| fail(&error))?;
+    let lines = writer.into_inner();
+    let rows = serde_json::Deserializer::from_slice(&lines).into_iter::<R>();
+    rows.map(|row| row.map_err(|error| fail(&error)).and_then(R::value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_come_back_as_they_were() {
+        let counts = OperationCounts { insert: 1, delete: 7, ..OperationCounts::default() };
+        let commit = |xid| Commit {
+            lsn: Lsn(0x16_B374_D848),
+            end_lsn: Lsn(0x16_B374_D878),
+            xid,
+            time: "2025-10-09T14:03:00.123456Z".parse().unwrap(),
+        };
+        let tables = BTreeMap::from([(TableName::new("public", "a \"b\""), counts)]);
+        let transactions = [
+            Transaction { commit: commit(742), tables, context: Some("{\"user\":\"x\"}".into()) },
+            Transaction { commit: commit(Xid::MAX), tables: BTreeMap::new(), context: None },
+        ];
+        let batch = encode::<TransactionRow>(&transactions).unwrap();
+        assert_eq!(decode::<TransactionRow>(&batch).unwrap(), transactions);
+    }
+}

@@ -1,0 +1,325 @@
+//! Reading an archive: its identity, its watermark, its log tables, and the files of its tables.
+//! Nothing above the watermark is ever returned.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{AsArray as _, RecordBatch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, TryStreamExt as _};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use super::delta::{DataFile, DeltaTable};
+use super::identity::ArchiveIdentity;
+use super::layout::{LogTable, TablePath};
+use super::log::{self, LogRow, MarkRow, RelationRow, RestoreRow, TransactionRow};
+use super::store::{Store, object_path};
+use super::writer::{WATERMARK, WATERMARK_TIME};
+use crate::columnar::names;
+use crate::failure::{Failure, Result};
+use crate::model::{Commit, Lsn, Mark, RelationRecord, RelationVersion, RestoreRecord, TableName, Transaction};
+
+/// Key of the relation version in a data file's metadata.
+pub const RELATION_KEY: &str = "afterimage.relation";
+
+/// How far an archive's history reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermark {
+    /// Every transaction whose commit record ends at or before this is in the archive.
+    pub lsn: Lsn,
+    /// When the source had reached it, by the source's clock.
+    pub time: DateTime<Utc>,
+}
+
+/// A base image: the whole table at a point.
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub lsn: Lsn,
+    pub files: Vec<DataFile>,
+}
+
+/// An archive that is read. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    store: Store,
+    identity: Arc<ArchiveIdentity>,
+}
+
+impl Archive {
+    /// Opens an archive; `None` where there is none at this root.
+    ///
+    /// # Errors
+    /// Refused where its format is newer than this program's.
+    pub async fn find(store: &Store) -> Result<Option<Archive>> {
+        let identity = ArchiveIdentity::read(store).await?;
+        Ok(identity.map(|identity| Archive { store: store.clone(), identity: Arc::new(identity) }))
+    }
+
+    /// Opens an archive that must be there.
+    pub async fn open(store: &Store) -> Result<Archive> {
+        Archive::find(store).await?.ok_or_else(|| {
+            Failure::failed(format!("there is no archive at {store}"))
+                .remedy("make one: afterimage init, or name its root with --archive")
+        })
+    }
+
+    pub fn identity(&self) -> &ArchiveIdentity {
+        &self.identity
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// How far history reaches now.
+    pub async fn watermark(&self) -> Result<Watermark> {
+        let table = self.log_table(LogTable::Transactions).await?;
+        let missing =
+            || Failure::failed(format!("archive {} has no watermark", self.store)).remedy("run afterimage init again");
+        let table = table.ok_or_else(missing)?;
+        let lsn = table.progress(WATERMARK).await?.ok_or_else(missing)?;
+        let micros = table.progress(WATERMARK_TIME).await?.unwrap_or(0);
+        let time = DateTime::from_timestamp_micros(micros).unwrap_or(self.identity.created_at);
+        Ok(Watermark { lsn: Lsn::from_i64(lsn), time })
+    }
+
+    async fn log_table(&self, table: LogTable) -> Result<Option<DeltaTable>> {
+        DeltaTable::open(&self.store, &TablePath::Log(table)).await
+    }
+
+    /// The place of every transaction at or below the watermark, in commit order.
+    pub async fn commits(&self, watermark: Lsn) -> Result<Vec<Commit>> {
+        let mut commits = Vec::new();
+        if let Some(table) = self.log_table(LogTable::Transactions).await? {
+            for file in table.files(None).await? {
+                let columns = Some(&["lsn", "end_lsn", "xid", "ts"][..]);
+                for batch in self.read(&file, columns).await?.batches().await? {
+                    commits_of(&batch, &mut commits)?;
+                }
+            }
+        }
+        commits.retain(|commit| commit.end_lsn <= watermark);
+        commits.sort_by_key(|commit| commit.lsn);
+        Ok(commits)
+    }
+
+    /// Every transaction at or below the watermark, in commit order.
+    pub async fn transactions(&self, watermark: Lsn) -> Result<Vec<Transaction>> {
+        let mut found = self.log_rows::<TransactionRow>().await?;
+        found.retain(|transaction| transaction.commit.end_lsn <= watermark);
+        found.sort_by_key(|transaction| transaction.commit.lsn);
+        Ok(found)
+    }
+
+    /// Every mark at or below the watermark, in commit order.
+    pub async fn marks(&self, watermark: Lsn) -> Result<Vec<Mark>> {
+        let mut found = self.log_rows::<MarkRow>().await?;
+        found.retain(|mark| mark.lsn < watermark);
+        found.sort_by_key(|mark| mark.lsn);
+        Ok(found)
+    }
+
+    /// Every restore at or below the watermark, in commit order.
+    pub async fn restores(&self, watermark: Lsn) -> Result<Vec<RestoreRecord>> {
+        let mut found = self.log_rows::<RestoreRow>().await?;
+        found.retain(|restore| restore.lsn < watermark);
+        found.sort_by_key(|restore| restore.lsn);
+        Ok(found)
+    }
+
+    /// Every relation version, oldest first.
+    pub async fn relations(&self) -> Result<Vec<RelationRecord>> {
+        let mut found = self.log_rows::<RelationRow>().await?;
+        found.sort_by(|a, b| (a.lsn, &a.relation.name).cmp(&(b.lsn, &b.relation.name)));
+        Ok(found)
+    }
+
+    /// The tables that had a relation version at or before an LSN, each with its latest one.
+    pub async fn tables_at(&self, at: Lsn) -> Result<HashMap<TableName, RelationVersion>> {
+        let known = self.relations().await?.into_iter().filter(|record| record.lsn <= at);
+        Ok(known.map(|record| (record.relation.name.clone(), record.relation)).collect())
+    }
+
+    async fn log_rows<R: LogRow>(&self) -> Result<Vec<R::Value>> {
+        let mut values = Vec::new();
+        if let Some(table) = self.log_table(R::TABLE).await? {
+            for file in table.files(None).await? {
+                for batch in self.read(&file, None).await?.batches().await? {
+                    values.extend(log::decode::<R>(&batch)?);
+                }
+            }
+        }
+        Ok(values)
+    }
+
+    /// The files that may hold changes with `from <= _lsn < to`, and the table's columns.
+    pub async fn change_files(&self, name: &TableName, from: Lsn, to: Lsn) -> Result<Vec<DataFile>> {
+        match DeltaTable::open(&self.store, &TablePath::Changes(name.clone())).await? {
+            Some(table) if from < to => table.files(Some((from.as_i64(), to.as_i64() - 1))).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// The newest base image of a table at or before an LSN.
+    pub async fn image(&self, name: &TableName, at: Lsn) -> Result<Option<Image>> {
+        let Some(table) = DeltaTable::open(&self.store, &TablePath::Images(name.clone())).await? else {
+            return Ok(None);
+        };
+        // An image from before the archive's beginning is what an interrupted `init` left.
+        let mut files = table.files(None).await?;
+        let usable = self.identity.start_lsn.as_i64()..=at.as_i64();
+        files.retain(|file| file.image_lsn.is_some_and(|lsn| usable.contains(&lsn)));
+        let newest = files.iter().filter_map(|file| file.image_lsn).max();
+        Ok(newest.map(|newest| {
+            files.retain(|file| file.image_lsn == Some(newest));
+            Image { lsn: Lsn::from_i64(newest), files }
+        }))
+    }
+
+    /// The columns and all files of a table as query engines see them.
+    pub async fn whole_table(&self, path: &TablePath) -> Result<Option<(arrow::datatypes::SchemaRef, Vec<DataFile>)>> {
+        match DeltaTable::open(&self.store, path).await? {
+            Some(table) => Ok(Some((table.schema()?, table.files(None).await?))),
+            None => Ok(None),
+        }
+    }
+
+    /// Bytes and files that a table holds.
+    pub async fn size(&self, path: &TablePath) -> Result<(u64, usize)> {
+        let files = self.whole_table(path).await?.map(|(_, files)| files).unwrap_or_default();
+        Ok((files.iter().map(|file| file.size).sum(), files.len()))
+    }
+
+    /// Opens a data file; `columns` names the top-level columns to read, all without it.
+    pub async fn read(&self, file: &DataFile, columns: Option<&[&str]>) -> Result<DataReader> {
+        let reader =
+            ObjectReader { objects: Arc::clone(self.store.objects()), path: object_path(&file.path)?, size: file.size };
+        let fail = |error: ParquetError| parquet_failure(&self.store, &file.path, error);
+        let mut builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(fail)?;
+        if let Some(columns) = columns {
+            let roots = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
+            let wanted: Vec<usize> =
+                roots.filter(|(_, field)| columns.contains(&field.name())).map(|(at, _)| at).collect();
+            let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+            builder = builder.with_projection(mask);
+        }
+        Ok(DataReader { store: self.store.clone(), path: file.path.clone(), builder: builder.with_batch_size(8192) })
+    }
+}
+
+/// A data file about to be read.
+pub struct DataReader {
+    store: Store,
+    path: String,
+    builder: ParquetRecordBatchStreamBuilder<ObjectReader>,
+}
+
+impl DataReader {
+    /// The relation version that the file's rows have.
+    pub fn relation(&self) -> Result<RelationVersion> {
+        let entries = self.builder.metadata().file_metadata().key_value_metadata();
+        let json = entries
+            .into_iter()
+            .flatten()
+            .find(|entry| entry.key == RELATION_KEY)
+            .and_then(|entry| entry.value.as_deref());
+        log::parse_relation(
+            json.ok_or_else(|| Failure::failed(format!("{} does not say what table it is of", self.path)))?,
+        )
+    }
+
+    /// Restricts reading to these rows of the file.
+    pub fn select(mut self, rows: parquet::arrow::arrow_reader::RowSelection) -> DataReader {
+        self.builder = self.builder.with_row_selection(rows);
+        self
+    }
+
+    /// The rows, batch by batch.
+    pub fn stream(self) -> Result<impl futures::Stream<Item = Result<RecordBatch>> + Send + Unpin> {
+        let DataReader { store, path, builder } = self;
+        let stream = builder.build().map_err(|error| parquet_failure(&store, &path, error))?;
+        Ok(stream.map_err(move |error| parquet_failure(&store, &path, error)))
+    }
+
+    /// All rows.
+    pub async fn batches(self) -> Result<Vec<RecordBatch>> {
+        self.stream()?.try_collect().await
+    }
+}
+
+fn parquet_failure(store: &Store, path: &str, error: ParquetError) -> Failure {
+    match error {
+        ParquetError::External(inner) => match inner.downcast::<object_store::Error>() {
+            Ok(error) => store.failure(*error),
+            Err(other) => Failure::failed(format!("archive {store}: {path}: {other}")),
+        },
+        other => Failure::failed(format!("archive {store}: {path}: {other}"))
+            .remedy("the file is damaged; restore it from the store's own versions if it keeps them"),
+    }
+}
+
+fn commits_of(batch: &RecordBatch, commits: &mut Vec<Commit>) -> Result<()> {
+    let broken = || Failure::failed("log/transactions lacks a column");
+    let number =
+        |name: &str| batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>()).ok_or_else(broken);
+    let (lsns, ends, xids) = (number("lsn")?, number("end_lsn")?, number("xid")?);
+    let times =
+        batch.column_by_name("ts").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()).ok_or_else(broken)?;
+    for row in 0..batch.num_rows() {
+        commits.push(Commit {
+            lsn: Lsn::from_i64(lsns.value(row)),
+            end_lsn: Lsn::from_i64(ends.value(row)),
+            xid: xids.value(row) as u32,
+            time: DateTime::from_timestamp_micros(times.value(row)).unwrap_or_default(),
+        });
+    }
+    Ok(())
+}
+
+/// Reads Parquet by ranges of an object.
+#[derive(Debug)]
+struct ObjectReader {
+    objects: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+fn external(error: object_store::Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
+}
+
+impl AsyncFileReader for ObjectReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        async move { self.objects.get_range(&self.path, range).await.map_err(external) }.boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { self.objects.get_ranges(&self.path, &ranges).await.map_err(external) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            ParquetMetaDataReader::new().load_and_finish(self, size).await.map(Arc::new)
+        }
+        .boxed()
+    }
+}
+
+/// Whether a stored column is one of the archive's own.
+pub fn is_reserved(column: &str) -> bool {
+    names::RESERVED.contains(&column)
+}

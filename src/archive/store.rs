@@ -1,0 +1,244 @@
+//! An archive's root as an object store, and what its errors mean.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use delta_kernel::KernelError;
+use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
+use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
+use futures::TryStreamExt as _;
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig};
+use url::Url;
+
+use super::durable_local::DurableLocal;
+use crate::failure::{Category, Failure, Result};
+
+/// How long one request is retried before its failure is reported to the caller, who may try again.
+const RETRY_FOR: Duration = Duration::from_secs(20);
+
+/// An archive's root. Paths are relative to it; cloning is cheap.
+#[derive(Clone)]
+pub struct Store {
+    /// As the user wrote it, for messages.
+    shown: Arc<str>,
+    /// The root for Delta and DataFusion: the paths below it are the object store's paths.
+    root: Url,
+    objects: Arc<dyn ObjectStore>,
+    engine: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.shown)
+    }
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl Store {
+    /// Opens `file:///directory`, a plain path, or `s3://bucket/prefix` (credentials, endpoint and region
+    /// from the usual `AWS_*` variables). Nothing is read or written yet, except that a local directory is created.
+    ///
+    /// Must be called inside a multi-threaded tokio runtime.
+    ///
+    /// # Errors
+    /// Usage for a URL of another kind; failed where a local directory cannot be created.
+    pub fn open(url: &str) -> Result<Store> {
+        let (root, objects) = match url.split_once("://") {
+            None => local(std::path::Path::new(url))?,
+            Some(("file", _)) => {
+                let path = Url::parse(url).ok().and_then(|parsed| parsed.to_file_path().ok());
+                local(&path.ok_or_else(|| wrong_url(url, "a file URL has three slashes and an absolute path"))?)?
+            }
+            Some(("s3", _)) => s3(url)?,
+            Some((scheme, _)) => return Err(wrong_url(url, &format!("{scheme:?} is not a known kind of store"))),
+        };
+        Ok(Store::new(url, root, objects))
+    }
+
+    /// A store over any object store, for tests.
+    pub fn new(shown: &str, root: Url, objects: Arc<dyn ObjectStore>) -> Store {
+        let executor = Arc::new(TokioMultiThreadExecutor::new(tokio::runtime::Handle::current()));
+        let engine = DefaultEngineBuilder::new(Arc::clone(&objects)).with_task_executor(executor).build();
+        Store { shown: shown.into(), root, objects, engine: Arc::new(engine) }
+    }
+
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// The URL that, with a relative path appended, names an object for Delta and DataFusion.
+    pub fn root(&self) -> &Url {
+        &self.root
+    }
+
+    pub(super) fn engine(&self) -> &DefaultEngine<TokioMultiThreadExecutor> {
+        &self.engine
+    }
+
+    pub(super) fn url_of(&self, relative: &str) -> Result<Url> {
+        let mut url = self.root.clone();
+        {
+            let mut segments =
+                url.path_segments_mut().map_err(|()| Failure::failed(format!("{} cannot be a base", self.root)))?;
+            segments.pop_if_empty().extend(relative.split('/'));
+        }
+        Ok(url)
+    }
+
+    /// Reads a small object; `None` where it does not exist.
+    pub(super) async fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        match self.objects.get(&object_path(path)?).await {
+            Ok(found) => Ok(Some(found.bytes().await.map_err(|error| self.failure(error))?.to_vec())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    /// Writes an object that must not exist yet; false where it does.
+    pub(super) async fn create(&self, path: &str, bytes: Vec<u8>) -> Result<bool> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.objects.put_opts(&object_path(path)?, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    /// Writes an object under a name that nobody else uses.
+    pub(super) async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
+        self.objects.put(&object_path(path)?, PutPayload::from(bytes)).await.map_err(|error| self.failure(error))?;
+        Ok(())
+    }
+
+    /// Whether anything lies below a directory.
+    pub(super) async fn has_any(&self, directory: &str) -> Result<bool> {
+        let mut listed = self.objects.list(Some(&object_path(directory)?));
+        Ok(listed.try_next().await.map_err(|error| self.failure(error))?.is_some())
+    }
+
+    /// The names of the directories directly below a directory.
+    pub(super) async fn directories(&self, directory: &str) -> Result<Vec<String>> {
+        let listed = self.objects.list_with_delimiter(Some(&object_path(directory)?)).await;
+        let prefixes = listed.map_err(|error| self.failure(error))?.common_prefixes;
+        Ok(prefixes.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)).collect())
+    }
+
+    /// What an object store's error means to the operator.
+    pub fn failure(&self, error: object_store::Error) -> Failure {
+        use object_store::Error;
+        let text = one_line(&error);
+        match error {
+            Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+                Failure::failed(format!("archive {self}: access denied: {text}"))
+                    .remedy("check the credentials and that they may read, list and write under the archive's root")
+            }
+            Error::NotFound { .. } => {
+                Failure::failed(format!("archive {self}: an object that should exist does not: {text}"))
+                    .remedy("check the bucket's name; if it is right, something deleted a part of the archive")
+            }
+            Error::Generic { .. } if text.contains("os error 28") => {
+                Failure::transient(format!("archive {self}: no space left: {text}"))
+                    .remedy("free space; the source keeps its log until the archive has it")
+            }
+            Error::Generic { .. } if text.contains("os error 30") => {
+                Failure::failed(format!("archive {self}: read-only: {text}")).remedy("mount it writable")
+            }
+            _ => Failure::transient(format!("archive {self}: {text}"))
+                .remedy("check that the store is reachable and its endpoint, region and bucket are right"),
+        }
+    }
+
+    /// What an error of the Delta library means to the operator.
+    pub(super) fn kernel_failure(&self, error: KernelError) -> Failure {
+        match error {
+            KernelError::ObjectStore(error) => self.failure(error),
+            KernelError::Backtraced { source, .. } => self.kernel_failure(*source),
+            other => Failure::failed(format!("archive {self}: {}", first_line(&other.to_string()))),
+        }
+    }
+}
+
+/// A path inside the archive; names in it are escaped already.
+pub(super) fn object_path(path: &str) -> Result<Path> {
+    Path::parse(path).map_err(|error| Failure::failed(format!("not a path of an archive: {error}")))
+}
+
+fn local(directory: &std::path::Path) -> Result<(Url, Arc<dyn ObjectStore>)> {
+    let absolute = std::path::absolute(directory)
+        .map_err(|error| Failure::usage(format!("archive {}: {error}", directory.display())))?;
+    let objects = DurableLocal::new(&absolute).map_err(|error| {
+        Failure::failed(format!("archive {}: {}", absolute.display(), one_line(&error)))
+            .remedy("name a directory that this user may create and write")
+    })?;
+    Ok((fixed_url("file:///")?, Arc::new(objects)))
+}
+
+fn s3(url: &str) -> Result<(Url, Arc<dyn ObjectStore>)> {
+    let parsed = Url::parse(url).map_err(|error| wrong_url(url, &error.to_string()))?;
+    let bucket =
+        parsed.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong_url(url, "it names no bucket"))?;
+    let plain_http = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
+        .iter()
+        .any(|name| std::env::var(name).is_ok_and(|endpoint| endpoint.starts_with("http://")));
+    let retry = RetryConfig { retry_timeout: RETRY_FOR, max_retries: 8, ..RetryConfig::default() };
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_retry(retry);
+    if plain_http {
+        builder = builder.with_allow_http(true);
+    }
+    let built = builder.build().map_err(|error| wrong_url(url, &one_line(&error)))?;
+    let prefix = parsed.path().trim_matches('/');
+    let objects: Arc<dyn ObjectStore> = if prefix.is_empty() {
+        Arc::new(built)
+    } else {
+        Arc::new(PrefixStore::new(
+            built,
+            Path::from_url_path(prefix).map_err(|error| wrong_url(url, &error.to_string()))?,
+        ))
+    };
+    Ok((fixed_url(&format!("s3://{bucket}/"))?, objects))
+}
+
+fn fixed_url(text: &str) -> Result<Url> {
+    Url::parse(text).map_err(|error| wrong_url(text, &error.to_string()))
+}
+
+fn wrong_url(url: &str, why: &str) -> Failure {
+    Failure::usage(format!("archive {url:?}: {why}")).remedy("write file:///directory or s3://bucket/prefix")
+}
+
+/// The whole chain of an error's causes on one line, without repeating what is said already.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = first_line(&error.to_string());
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = first_line(&cause.to_string());
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// Runs the Delta library's blocking calls where they may block.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Failure::new(Category::Failed, format!("a worker stopped: {error}"))),
+    }
+}

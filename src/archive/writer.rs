@@ -1,0 +1,294 @@
+//! The one writer of an archive: claims it, publishes batches, and alone can say what is durable.
+//!
+//! ```text
+//!   stage (Parquet files, in no table)  ->  commit changes/… and log/… tables  ->  commit log/transactions
+//!                                           each with its `applied` number          with the new watermark
+//! ```
+//!
+//! * **Atomic**: readers take nothing above the watermark, and the watermark moves in one commit.
+//! * **Exactly once**: a table's `applied` number says up to which LSN it has its rows. After a crash
+//!   some tables are ahead of the watermark; the source sends those transactions again, and what a
+//!   table has already is not added a second time. The history above the watermark is the source's log,
+//!   so both copies would be equal.
+//! * **One writer**: claiming an archive commits the next `epoch` to `log/transactions`. A writer whose
+//!   commit collides there and finds another epoch has been replaced: it can never publish again.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, Schema};
+use chrono::{DateTime, Utc};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+
+use super::delta::{Appended, DeltaTable, FileContent, StagedFile, stage};
+use super::identity::ArchiveIdentity;
+use super::layout::{LogTable, TablePath};
+use super::log::{self, LogRow, MarkRow, RelationRow, RestoreRow, TransactionRow};
+use super::store::Store;
+use crate::failure::{Failure, Result};
+use crate::model::{Lsn, Mark, RelationRecord, RestoreRecord, TableName, Transaction};
+
+/// Up to which LSN a table has its rows.
+const APPLIED: &str = "afterimage.applied";
+/// The archive's watermark, in `log/transactions`.
+pub(super) const WATERMARK: &str = "afterimage.watermark";
+/// When the source had reached the watermark, microseconds since 1970, in `log/transactions`.
+pub(super) const WATERMARK_TIME: &str = "afterimage.watermark_time";
+/// Which writer may publish, in `log/transactions`.
+const EPOCH: &str = "afterimage.epoch";
+
+/// Tables committed at the same time.
+const PARALLEL_COMMITS: usize = 8;
+
+/// An LSN up to which everything is durable in the archive. Only this module can make one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DurableLsn(Lsn);
+
+impl DurableLsn {
+    pub fn lsn(self) -> Lsn {
+        self.0
+    }
+}
+
+/// Whole transactions, ready to become visible together.
+#[derive(Debug, Default)]
+pub struct Publication {
+    /// The new watermark: the end of the last transaction, or a later position with nothing in between.
+    pub end: Lsn,
+    /// When the source had reached it, by the source's clock.
+    pub time: DateTime<Utc>,
+    pub changes: Vec<(TableName, Vec<StagedFile>)>,
+    pub transactions: Vec<Transaction>,
+    pub relations: Vec<RelationRecord>,
+    pub marks: Vec<Mark>,
+    pub restores: Vec<RestoreRecord>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct ArchiveWriter {
+    store: Store,
+    epoch: i64,
+    watermark: Option<Lsn>,
+    transactions: DeltaTable,
+    tables: HashMap<TablePath, OpenTable>,
+}
+
+#[derive(Debug)]
+struct OpenTable {
+    delta: DeltaTable,
+    applied: Lsn,
+}
+
+impl ArchiveWriter {
+    /// Becomes the archive's writer; whoever was it before can publish no more.
+    ///
+    /// # Errors
+    /// Transient or failed, as the store says; refused where another writer claims it at the same moment.
+    pub async fn claim(store: &Store) -> Result<ArchiveWriter> {
+        let schema =
+            log::schema(LogTable::Transactions).ok_or_else(|| Failure::failed("log/transactions has no columns"))?;
+        let path = TablePath::Log(LogTable::Transactions);
+        let mut transactions = DeltaTable::open_or_create(store, &path, &schema).await?;
+        let epoch = transactions.progress(EPOCH).await?.unwrap_or(0) + 1;
+        if transactions.append(&[], &[(EPOCH, epoch)]).await? == Appended::Conflicted {
+            return Err(another_writer(store));
+        }
+        let watermark = transactions.progress(WATERMARK).await?.map(Lsn::from_i64);
+        Ok(ArchiveWriter { store: store.clone(), epoch, watermark, transactions, tables: HashMap::new() })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What is durable now; `None` before the first base image is complete.
+    pub fn durable(&self) -> Option<DurableLsn> {
+        self.watermark.map(DurableLsn)
+    }
+
+    /// Prepares a table of changes for rows of a schema.
+    ///
+    /// Returns its columns and the LSN up to which it has its rows: rows of transactions whose commit
+    /// LSN is below must not be added again.
+    pub async fn prepare(&mut self, name: &TableName, schema: &Schema) -> Result<Lsn> {
+        let table = self.open(TablePath::Changes(name.clone()), schema).await?;
+        table.delta.add_missing_columns(schema).await?;
+        Ok(table.applied)
+    }
+
+    /// The columns that the archive has for a source table so far, in its images and its changes.
+    pub async fn existing_columns(&self, name: &TableName) -> Result<Option<Schema>> {
+        let mut fields: Vec<FieldRef> = Vec::new();
+        for path in [TablePath::Changes(name.clone()), TablePath::Images(name.clone())] {
+            if let Some(table) = DeltaTable::open(&self.store, &path).await? {
+                for field in table.schema()?.fields() {
+                    if !fields.iter().any(|known| known.name() == field.name()) {
+                        fields.push(Arc::clone(field));
+                    }
+                }
+            }
+        }
+        Ok((!fields.is_empty()).then(|| Schema::new(fields)))
+    }
+
+    async fn open(&mut self, path: TablePath, schema: &Schema) -> Result<&mut OpenTable> {
+        match self.tables.entry(path) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(vacant) => {
+                let delta = DeltaTable::open_or_create(&self.store, vacant.key(), schema).await?;
+                let applied = delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
+                Ok(vacant.insert(OpenTable { delta, applied }))
+            }
+        }
+    }
+
+    /// Adds a base image of a table. It is not used before the archive's watermark has reached its LSN.
+    pub async fn add_image(&mut self, name: &TableName, schema: &Schema, files: &[StagedFile]) -> Result<()> {
+        let table = self.open(TablePath::Images(name.clone()), schema).await?;
+        table.delta.add_missing_columns(schema).await?;
+        while table.delta.append(files, &[]).await? == Appended::Conflicted {}
+        Ok(())
+    }
+
+    /// Makes a publication durable and visible, all of it or nothing.
+    ///
+    /// Safe to call again with the same publication after a transient failure.
+    ///
+    /// # Errors
+    /// Transient: nothing of it is visible yet. Refused: another writer has taken over.
+    pub async fn publish(&mut self, publication: &Publication) -> Result<DurableLsn> {
+        let end = publication.end;
+        self.open_log::<RelationRow>(&publication.relations).await?;
+        self.open_log::<MarkRow>(&publication.marks).await?;
+        self.open_log::<RestoreRow>(&publication.restores).await?;
+        let mut work: Vec<(TablePath, Vec<StagedFile>)> = Vec::new();
+        for (name, files) in &publication.changes {
+            work.push((TablePath::Changes(name.clone()), files.clone()));
+        }
+        self.stage_log::<RelationRow>(&publication.relations, &mut work).await?;
+        self.stage_log::<MarkRow>(&publication.marks, &mut work).await?;
+        self.stage_log::<RestoreRow>(&publication.restores, &mut work).await?;
+        self.apply(work, end).await?;
+        let mut files = Vec::new();
+        if !publication.transactions.is_empty() {
+            let batch = log::encode::<TransactionRow>(&publication.transactions)?;
+            let content = FileContent { batches: vec![batch], metadata: Vec::new(), image_lsn: None };
+            files.push(stage(&self.store, &TablePath::Log(LogTable::Transactions), content).await?);
+        }
+        self.move_watermark(&files, end, publication.time).await
+    }
+
+    async fn open_log<R: LogRow>(&mut self, values: &[R::Value]) -> Result<()> {
+        let Some(schema) = log::schema(R::TABLE).filter(|_| !values.is_empty()) else { return Ok(()) };
+        self.open(TablePath::Log(R::TABLE), &schema).await.map(|_| ())
+    }
+
+    async fn stage_log<R: LogRow>(
+        &self,
+        values: &[R::Value],
+        work: &mut Vec<(TablePath, Vec<StagedFile>)>,
+    ) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let path = TablePath::Log(R::TABLE);
+        let content = FileContent { batches: vec![log::encode::<R>(values)?], metadata: Vec::new(), image_lsn: None };
+        let file = stage(&self.store, &path, content).await?;
+        work.push((path, vec![file]));
+        Ok(())
+    }
+
+    /// Commits each table's files together with its `applied` number, several tables at a time.
+    async fn apply(&mut self, work: Vec<(TablePath, Vec<StagedFile>)>, end: Lsn) -> Result<()> {
+        let mut taken = Vec::with_capacity(work.len());
+        for (path, files) in work {
+            let table =
+                self.tables.remove(&path).ok_or_else(|| Failure::failed(format!("{path:?} was not prepared")))?;
+            taken.push((path, table, files));
+        }
+        let store = &self.store;
+        let results: Vec<_> = stream::iter(taken)
+            .map(|(path, mut table, files)| async move {
+                let outcome = apply_one(store, &mut table, &files, end).await;
+                (path, table, outcome)
+            })
+            .buffer_unordered(PARALLEL_COMMITS)
+            .collect()
+            .await;
+        let mut outcome = Ok(());
+        for (path, table, applied) in results {
+            self.tables.insert(path, table);
+            outcome = outcome.and(applied);
+        }
+        outcome
+    }
+
+    async fn move_watermark(&mut self, files: &[StagedFile], end: Lsn, time: DateTime<Utc>) -> Result<DurableLsn> {
+        let progress = [(WATERMARK, end.as_i64()), (WATERMARK_TIME, time.timestamp_micros()), (EPOCH, self.epoch)];
+        loop {
+            if self.transactions.append(files, &progress).await? == Appended::Committed {
+                break;
+            }
+            if self.transactions.progress(EPOCH).await? != Some(self.epoch) {
+                return Err(another_writer(&self.store));
+            }
+            if self.transactions.progress(WATERMARK).await? == Some(end.as_i64()) {
+                // Our own commit, whose answer was lost.
+                break;
+            }
+        }
+        self.watermark = Some(end);
+        Ok(DurableLsn(end))
+    }
+
+    /// Makes the first base image the beginning of history and gives the archive its identity.
+    ///
+    /// # Errors
+    /// Refused where the archive got an identity from somebody else meanwhile.
+    pub async fn begin(&mut self, identity: &ArchiveIdentity, relations: Vec<RelationRecord>) -> Result<DurableLsn> {
+        let publication =
+            Publication { end: identity.start_lsn, time: identity.created_at, relations, ..Publication::default() };
+        let durable = self.publish(&publication).await?;
+        if !identity.write(&self.store).await? {
+            return Err(another_writer(&self.store));
+        }
+        Ok(durable)
+    }
+}
+
+async fn apply_one(store: &Store, table: &mut OpenTable, files: &[StagedFile], end: Lsn) -> Result<()> {
+    loop {
+        if table.delta.append(files, &[(APPLIED, end.as_i64())]).await? == Appended::Committed {
+            break;
+        }
+        let found = table.delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
+        if found >= end {
+            // Our own commit, whose answer was lost, or the same rows from a writer that was replaced.
+            break;
+        }
+        if found != table.applied {
+            return Err(Failure::transient(format!(
+                "archive {store}: another writer has added a part of these changes"
+            ))
+            .remedy("capture starts again from the watermark"));
+        }
+    }
+    table.applied = end;
+    Ok(())
+}
+
+fn another_writer(store: &Store) -> Failure {
+    Failure::refused(format!("archive {store}: another archiver has taken it over"))
+        .remedy("one archiver per archive; stop one of the two")
+}
+
+/// Stages several files at once, in order.
+pub async fn stage_all(store: &Store, contents: Vec<(TablePath, FileContent)>) -> Result<Vec<StagedFile>> {
+    stream::iter(contents)
+        .map(|(path, content)| async move { stage(store, &path, content).await })
+        .buffered(PARALLEL_COMMITS)
+        .try_collect()
+        .await
+}

@@ -1,0 +1,175 @@
+//! Base images: whole tables as one exported snapshot shows them, copied over several connections.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinSet;
+
+use super::catalog::SourceTable;
+use crate::archive::{FileContent, RELATION_KEY, StagedFile, Store, TablePath, log, stage};
+use crate::columnar::ImageBuilder;
+use crate::copy_format::TextRow;
+use crate::failure::{Failure, Result};
+use crate::model::{Lsn, RelationVersion, quote_identifier};
+use crate::postgres::{Session, Source, copy_out};
+
+/// Bytes of rows in memory after which a file of an image is written.
+const FILE_BYTES: usize = 96 << 20;
+
+/// How far copying has come; shared with whoever shows it.
+#[derive(Debug, Default)]
+pub struct ImageProgress {
+    pub rows: AtomicU64,
+    pub bytes: AtomicU64,
+    pub tables_done: AtomicU64,
+}
+
+/// One table to copy.
+#[derive(Debug, Clone)]
+pub(super) struct ImageJob {
+    pub(super) table: SourceTable,
+    pub(super) relation: RelationVersion,
+}
+
+/// A table's image, its files not yet committed.
+#[derive(Debug)]
+pub(super) struct StagedImage {
+    pub(super) relation: RelationVersion,
+    pub(super) files: Vec<StagedFile>,
+}
+
+/// A session that sees what an exported snapshot shows.
+///
+/// Row security would silently hide rows; with it off PostgreSQL refuses instead.
+pub(super) async fn snapshot_session(source: &Source, snapshot: &str) -> Result<Session> {
+    let session = source.connect("afterimage init").await?;
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
+        crate::model::quote_literal(snapshot)
+    );
+    session.batch_execute(&begin).await?;
+    Ok(session)
+}
+
+/// Copies tables, the largest first, over `workers` connections on one snapshot.
+pub(super) async fn copy_tables(
+    source: &Source,
+    store: &Store,
+    snapshot: &str,
+    lsn: Lsn,
+    mut jobs: Vec<ImageJob>,
+    workers: usize,
+    progress: Arc<ImageProgress>,
+) -> Result<Vec<StagedImage>> {
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.table.bytes));
+    let workers = workers.clamp(1, jobs.len().max(1));
+    let queue = Arc::new(Mutex::new(VecDeque::from(jobs)));
+    let mut running = JoinSet::new();
+    for _ in 0..workers {
+        let (source, store, queue, progress) =
+            (source.clone(), store.clone(), Arc::clone(&queue), Arc::clone(&progress));
+        let snapshot = snapshot.to_owned();
+        running.spawn(async move {
+            let session = snapshot_session(&source, &snapshot).await?;
+            let mut images = Vec::new();
+            while let Some(job) = next(&queue) {
+                images.push(copy_table(&session, &store, lsn, job, &progress).await?);
+                progress.tables_done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, Failure>(images)
+        });
+    }
+    let mut images = Vec::new();
+    // Dropping the set on an error stops the other workers.
+    while let Some(joined) = running.join_next().await {
+        images.extend(joined.map_err(|error| Failure::failed(format!("a copying worker stopped: {error}")))??);
+    }
+    Ok(images)
+}
+
+fn next(queue: &Mutex<VecDeque<ImageJob>>) -> Option<ImageJob> {
+    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+}
+
+async fn copy_table(
+    session: &Session,
+    store: &Store,
+    lsn: Lsn,
+    job: ImageJob,
+    progress: &ImageProgress,
+) -> Result<StagedImage> {
+    let ImageJob { table, relation } = job;
+    let columns: Vec<String> = relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+    let sql = format!("COPY (SELECT {} FROM ONLY {}) TO STDOUT", columns.join(", "), table.name.to_sql());
+    let at_table = |failure: Failure| failure.context(format_args!("copying {}", table.name));
+    let mut rows = copy_out(session, &sql).await.map_err(at_table)?;
+    let mut image = ImageFiles::new(store, &relation, lsn);
+    while let Some(lines) = rows.next_chunk().await.map_err(at_table)? {
+        progress.bytes.fetch_add(lines.len() as u64, Ordering::Relaxed);
+        progress.rows.fetch_add(image.push_lines(&lines)?, Ordering::Relaxed);
+        image.write_when_full().await?;
+    }
+    let files = image.finish().await?;
+    Ok(StagedImage { relation, files })
+}
+
+/// The files of one table's image.
+struct ImageFiles<'a> {
+    store: &'a Store,
+    relation: &'a RelationVersion,
+    lsn: Lsn,
+    builder: ImageBuilder,
+    row: TextRow,
+    files: Vec<StagedFile>,
+    rows_before_look: usize,
+}
+
+/// Rows between two looks at the memory in use.
+const ROWS_PER_LOOK: usize = 1024;
+
+impl<'a> ImageFiles<'a> {
+    fn new(store: &'a Store, relation: &'a RelationVersion, lsn: Lsn) -> ImageFiles<'a> {
+        let builder = ImageBuilder::new(relation);
+        ImageFiles { store, relation, lsn, builder, row: TextRow::new(), files: Vec::new(), rows_before_look: 0 }
+    }
+
+    fn push_lines(&mut self, lines: &[u8]) -> Result<u64> {
+        let mut rows = 0;
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', lines) {
+            self.row.read(&lines[start..end], self.relation.columns.len())?;
+            self.builder.push(self.row.fields())?;
+            start = end + 1;
+            rows += 1;
+        }
+        Ok(rows)
+    }
+
+    async fn write_when_full(&mut self) -> Result<()> {
+        if self.builder.rows() < self.rows_before_look {
+            return Ok(());
+        }
+        self.rows_before_look = self.builder.rows() + ROWS_PER_LOOK;
+        if self.builder.memory() >= FILE_BYTES { self.write().await } else { Ok(()) }
+    }
+
+    async fn write(&mut self) -> Result<()> {
+        let content = FileContent {
+            batches: vec![self.builder.finish()?],
+            metadata: vec![(RELATION_KEY.to_owned(), log::relation_json(self.relation))],
+            image_lsn: Some(self.lsn.as_i64()),
+        };
+        self.rows_before_look = 0;
+        self.files.push(stage(self.store, &TablePath::Images(self.relation.name.clone()), content).await?);
+        Ok(())
+    }
+
+    /// Writes the rest. An empty table gets a file too: an image without files could not be told from none.
+    async fn finish(mut self) -> Result<Vec<StagedFile>> {
+        if self.builder.rows() > 0 || self.files.is_empty() {
+            self.write().await?;
+        }
+        Ok(self.files)
+    }
+}

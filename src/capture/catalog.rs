@@ -1,0 +1,199 @@
+//! The source's tables as its catalogue describes them.
+
+use tokio_postgres::Client;
+
+use crate::columnar::Storage;
+use crate::columnar::names::{ColumnNames, source_column};
+use crate::failure::Result;
+use crate::model::{Column, Identity, RelationVersion, TableName};
+
+/// An ordinary table of the source (partitions included, partitioned parents not: they hold no rows).
+#[derive(Debug, Clone)]
+pub struct SourceTable {
+    pub oid: u32,
+    pub name: TableName,
+    pub identity: Identity,
+    /// Whether updates and deletes can be published as the table stands.
+    pub identity_usable: bool,
+    /// Whether the current role may publish and alter it.
+    pub owned: bool,
+    /// Whether the current role may read it.
+    pub readable: bool,
+    pub unlogged: bool,
+    /// Rows by the planner's estimate; below 0 where it was never analysed.
+    pub estimated_rows: f64,
+    pub bytes: i64,
+}
+
+const TABLES: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relpersistence::text,
+       CASE c.relreplident
+         WHEN 'f' THEN true
+         WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+         WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid)
+         ELSE false
+       END,
+       pg_has_role(c.relowner, 'USAGE'),
+       has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
+       c.reltuples::float8, pg_table_size(c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+ORDER BY n.nspname, c.relname";
+
+/// Every ordinary table outside the system schemas.
+pub async fn tables(client: &Client) -> Result<Vec<SourceTable>> {
+    let rows = client.query(TABLES, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| SourceTable {
+            oid: row.get(0),
+            name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            identity: identity_of(row.get::<_, String>(3).as_bytes().first().copied().unwrap_or(b'n')),
+            unlogged: row.get::<_, String>(4) == "u",
+            identity_usable: row.get(5),
+            owned: row.get(6),
+            readable: row.get(7),
+            estimated_rows: row.get(8),
+            bytes: row.get(9),
+        })
+        .collect())
+}
+
+/// A replica identity by its letter in `pg_class.relreplident`.
+pub fn identity_of(letter: u8) -> Identity {
+    match letter {
+        b'd' => Identity::Default,
+        b'i' => Identity::Index,
+        b'f' => Identity::Full,
+        _ => Identity::Nothing,
+    }
+}
+
+const COLUMNS: &str = "
+SELECT a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), a.atttypmod,
+       COALESCE(a.attnum = ANY (key.columns), c.relreplident = 'f')
+FROM pg_class c
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+LEFT JOIN LATERAL (
+  SELECT i.indkey::int2[] AS columns FROM pg_index i
+  WHERE i.indrelid = c.oid
+    AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
+) key ON true
+WHERE c.oid = $1
+ORDER BY a.attnum";
+
+/// The relation version of a table as the transaction of this client sees it. Generated columns are
+/// not in the stream and so not in the version.
+pub async fn relation(client: &Client, table: &SourceTable, names: StoredNames<'_>) -> Result<RelationVersion> {
+    let rows = client.query(COLUMNS, &[&table.oid]).await?;
+    let columns = rows.iter().map(|row| Column {
+        name: row.get(0),
+        stored: String::new(),
+        type_oid: row.get(1),
+        type_name: row.get(2),
+        type_modifier: row.get(3),
+        key: row.get(4),
+    });
+    let mut relation = RelationVersion {
+        oid: table.oid,
+        name: table.name.clone(),
+        identity: table.identity,
+        columns: columns.collect(),
+    };
+    names.assign(&mut relation);
+    Ok(relation)
+}
+
+/// The generated columns of a table: what the stream leaves out (PostgreSQL manual, 29.6).
+pub async fn generated_columns(client: &Client, oid: u32) -> Result<Vec<String>> {
+    let sql = "SELECT attname FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+               AND attgenerated <> '' ORDER BY attnum";
+    let rows = client.query(sql, &[&oid]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Type names by type oid and modifier, as `format_type` writes them.
+pub async fn type_name(client: &Client, oid: u32, modifier: i32) -> Result<String> {
+    let row = client.query_one("SELECT format_type($1, $2)", &[&oid, &modifier]).await?;
+    Ok(row.get(0))
+}
+
+/// Gives columns the names under which they are stored, the same ones as before where type and name
+/// are the same, so that a table's history stays in one column.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredNames<'a> {
+    /// The columns that the archive has for the table.
+    pub existing: Option<&'a arrow::datatypes::Schema>,
+}
+
+impl StoredNames<'_> {
+    pub fn assign(&self, relation: &mut RelationVersion) {
+        let mut names = ColumnNames::default();
+        let mut kept: Vec<Option<String>> = vec![None; relation.columns.len()];
+        let existing = self.existing.map(|schema| schema.fields().iter().collect::<Vec<_>>()).unwrap_or_default();
+        let mut free: Vec<_> = existing
+            .into_iter()
+            .filter(|field| !crate::columnar::names::RESERVED.contains(&field.name().as_str()))
+            .collect();
+        for (at, column) in relation.columns.iter().enumerate() {
+            let wanted = Storage::of(column.type_oid, column.type_modifier).arrow_type();
+            let found = free.iter().position(|field| {
+                field.data_type() == &wanted && source_column(field.name()).as_deref() == Some(&column.name)
+            });
+            if let Some(found) = found {
+                let field = free.remove(found);
+                names.reserve(field.name());
+                kept[at] = Some(field.name().clone());
+            }
+        }
+        // Names of columns that are gone, or had another type, are not given to others.
+        free.iter().for_each(|field| names.reserve(field.name()));
+        for (column, kept) in relation.columns.iter_mut().zip(kept) {
+            column.stored = kept.unwrap_or_else(|| names.assign(&column.name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    fn relation(columns: &[(&str, u32)]) -> RelationVersion {
+        let column = |&(name, type_oid): &(&str, u32)| Column {
+            name: name.into(),
+            stored: String::new(),
+            type_oid,
+            type_name: String::new(),
+            type_modifier: -1,
+            key: false,
+        };
+        RelationVersion {
+            oid: 1,
+            name: TableName::new("public", "t"),
+            identity: Identity::Default,
+            columns: columns.iter().map(column).collect(),
+        }
+    }
+
+    fn stored(relation: &RelationVersion) -> Vec<&str> {
+        relation.columns.iter().map(|column| column.stored.as_str()).collect()
+    }
+
+    #[test]
+    fn a_column_keeps_its_stored_name_while_its_type_stays() {
+        let existing = Schema::new(vec![
+            Field::new("_lsn", DataType::Int64, true),
+            Field::new("id", DataType::Int32, true),
+            Field::new("note", DataType::Utf8, true),
+        ]);
+        let mut same = relation(&[("note", 25), ("id", 23)]);
+        StoredNames { existing: Some(&existing) }.assign(&mut same);
+        assert_eq!(stored(&same), ["note", "id"]);
+        let mut widened = relation(&[("id", 20), ("note", 25)]);
+        StoredNames { existing: Some(&existing) }.assign(&mut widened);
+        assert_eq!(stored(&widened), ["id~1", "note"]);
+    }
+}

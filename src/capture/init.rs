@@ -1,0 +1,285 @@
+//! Preparing a source and beginning its archive.
+//!
+//! The publication comes first, then one slot with one exported snapshot, then one base image of the
+//! whole database under it. The slot is temporary until the image is complete: however `init` ends
+//! before that, PostgreSQL drops the slot with the connection and nothing holds its log back. Only then
+//! is the slot copied to a permanent one and the archive given its identity.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::base_image::{ImageJob, ImageProgress, StagedImage, copy_tables, snapshot_session};
+use super::catalog::{self, SourceTable, StoredNames};
+use super::settings::CaptureSettings;
+use super::source_check::{self, SourceFacts};
+use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, FORMAT, Store};
+use crate::columnar::image_table_schema;
+use crate::failure::{Failure, Result};
+use crate::model::{Identity, Lsn, RelationRecord, quote_identifier, quote_literal};
+use crate::postgres::{ReplicationConnection, Source};
+
+/// How long a change to the source's tables waits for a lock before it gives up, so that queries
+/// queueing behind it are not held up for long.
+const LOCK_TIMEOUT: &str = "5s";
+
+/// Where `init` is, for whoever shows it.
+pub trait InitSteps: Send + Sync {
+    /// What will be changed in the source and the archive, before anything is.
+    fn will_do(&self, chosen: &Chosen, facts: &SourceFacts, slot: &str, publication: &str);
+    /// Creating the slot waits for transactions that are running now.
+    fn waiting_for_transactions(&self);
+    /// The base image begins; the progress moves while it is copied.
+    fn copying(&self, progress: &Arc<ImageProgress>, estimated_rows: u64, tables: usize);
+    /// The base image is complete.
+    fn copied(&self);
+}
+
+/// Which tables are archived, and why others are not.
+#[derive(Debug, Clone, Default)]
+pub struct Chosen {
+    pub archived: Vec<SourceTable>,
+    /// Without a usable identity; set to `FULL`.
+    pub set_full: Vec<SourceTable>,
+    /// Without a usable identity; left out.
+    pub left_out: Vec<SourceTable>,
+    /// Not in the log at all.
+    pub unlogged: Vec<SourceTable>,
+}
+
+/// What `init` did.
+#[derive(Debug, Clone)]
+pub struct InitReport {
+    pub identity: ArchiveIdentity,
+    pub tables: usize,
+    pub left_out: Vec<String>,
+    pub rows: u64,
+    pub bytes: u64,
+    /// There was an archive already; nothing was changed.
+    pub already: bool,
+}
+
+/// Prepares the source and begins the archive; does nothing where that is done already.
+///
+/// # Errors
+/// With the exact remedy where the source cannot be archived. Whatever the error, no slot is left.
+pub async fn init(
+    source: &Source,
+    store: &Store,
+    settings: &CaptureSettings,
+    steps: &dyn InitSteps,
+) -> Result<InitReport> {
+    let session = source.connect("afterimage init").await?;
+    let client: &Client = &session;
+    let facts = source_check::facts(client).await?;
+    if let Some(archive) = Archive::find(store).await? {
+        super::run::require_same_source(client, archive.identity()).await?;
+        let tables = archive.tables_at(archive.watermark().await?.lsn).await?.len();
+        let identity = archive.identity().clone();
+        return Ok(InitReport { identity, tables, left_out: Vec::new(), rows: 0, bytes: 0, already: true });
+    }
+    facts.require_archivable()?;
+    let slot = settings.slot_name(&facts.database);
+    require_slot_unused(client, &slot).await?;
+    let chosen = choose(catalog::tables(client).await?, settings, &facts)?;
+    steps.will_do(&chosen, &facts, &slot, &settings.publication);
+    // A store that cannot be written must be known before the source is touched.
+    let mut writer = ArchiveWriter::claim(store).await?;
+    drop_stray_slot(client, &slot).await?;
+    source_check::facts(client).await?.require_room()?;
+    set_identities(client, &chosen.set_full).await?;
+    let mut tables = chosen.archived.clone();
+    tables.extend(chosen.set_full.iter().map(|table| SourceTable { identity: Identity::Full, ..table.clone() }));
+    set_publication(client, &settings.publication, &tables).await?;
+
+    let mut replication = ReplicationConnection::connect(source).await?;
+    let system = replication.identify_system().await?;
+    let temporary = format!("{slot}_init");
+    let creating = replication.create_slot(&temporary, true, true);
+    let created = notify_if_slow(creating, || steps.waiting_for_transactions()).await?;
+    let lsn = created.consistent_point;
+    let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
+
+    let jobs = describe(source, &snapshot, &tables, &writer).await?;
+    let progress = Arc::new(ImageProgress::default());
+    let estimated: f64 = tables.iter().map(|table| table.estimated_rows.max(0.0)).sum();
+    steps.copying(&progress, estimated as u64, tables.len());
+    let images = copy_tables(source, store, &snapshot, lsn, jobs, settings.copy_workers, Arc::clone(&progress)).await?;
+    let relations = add_images(&mut writer, images, lsn).await?;
+    steps.copied();
+
+    let identity = ArchiveIdentity {
+        format: FORMAT,
+        system_identifier: system.system_identifier,
+        database: facts.database.clone(),
+        start_lsn: lsn,
+        created_at: chrono::Utc::now(),
+        slot: slot.clone(),
+        publication: settings.publication.clone(),
+    };
+    make_permanent(client, &temporary, &slot).await?;
+    if let Err(failure) = writer.begin(&identity, relations).await {
+        drop_stray_slot(client, &slot).await?;
+        return Err(failure);
+    }
+    drop(replication);
+    let rows = progress.rows.load(std::sync::atomic::Ordering::Relaxed);
+    let bytes = progress.bytes.load(std::sync::atomic::Ordering::Relaxed);
+    let left_out = chosen.left_out.iter().map(|table| table.name.to_string()).collect();
+    Ok(InitReport { identity, tables: tables.len(), left_out, rows, bytes, already: false })
+}
+
+fn choose(tables: Vec<SourceTable>, settings: &CaptureSettings, facts: &SourceFacts) -> Result<Chosen> {
+    for pattern in &settings.tables {
+        if !tables.iter().any(|table| pattern.matches(&table.name)) {
+            return Err(Failure::usage(format!("no table of the source matches {pattern}"))
+                .remedy("list them with: psql -c '\\dt *.*'"));
+        }
+    }
+    let wanted = |table: &SourceTable| {
+        settings.tables.is_empty() || settings.tables.iter().any(|pattern| pattern.matches(&table.name))
+    };
+    let mut chosen = Chosen::default();
+    for table in tables.into_iter().filter(wanted) {
+        if table.unlogged {
+            chosen.unlogged.push(table);
+            continue;
+        }
+        require_privileges(&table, facts)?;
+        let place = match (table.identity_usable, settings.set_identity_full) {
+            (true, _) => &mut chosen.archived,
+            (false, true) => &mut chosen.set_full,
+            (false, false) => &mut chosen.left_out,
+        };
+        place.push(table);
+    }
+    if chosen.archived.is_empty() && chosen.set_full.is_empty() {
+        let why = if chosen.left_out.is_empty() {
+            "has no tables to archive"
+        } else {
+            "has no table with a usable replica identity"
+        };
+        return Err(Failure::failed(format!("the database {} {why}", facts.database))
+            .remedy("create a table with a primary key, or pass --set-identity-full"));
+    }
+    Ok(chosen)
+}
+
+fn require_privileges(table: &SourceTable, facts: &SourceFacts) -> Result<()> {
+    let role = quote_identifier(&facts.role);
+    let (name, sql) = (&table.name, table.name.to_sql());
+    if !table.readable {
+        let schema = quote_identifier(&name.schema);
+        return Err(Failure::failed(format!("the role {role} may not read {name}"))
+            .remedy(format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {sql} TO {role};")));
+    }
+    if !table.owned {
+        return Err(Failure::failed(format!("the role {role} may not publish {name}: only its owner may"))
+            .remedy(format!("GRANT the role that owns {sql} TO {role};")));
+    }
+    Ok(())
+}
+
+async fn set_identities(client: &Client, tables: &[SourceTable]) -> Result<()> {
+    for table in tables {
+        let sql = format!(
+            "BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; ALTER TABLE {} REPLICA IDENTITY FULL; COMMIT",
+            table.name.to_sql()
+        );
+        if let Err(error) = client.batch_execute(&sql).await {
+            client.batch_execute("ROLLBACK").await?;
+            return Err(Failure::from(error).context(format_args!("setting the replica identity of {}", table.name)));
+        }
+    }
+    Ok(())
+}
+
+async fn set_publication(client: &Client, publication: &str, tables: &[SourceTable]) -> Result<()> {
+    let exists =
+        client.query_opt("SELECT puballtables FROM pg_publication WHERE pubname = $1", &[&publication]).await?;
+    let name = quote_identifier(publication);
+    let list: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.name.to_sql())).collect();
+    let list = format!("TABLE {}", list.join(", "));
+    let sql = match exists.map(|row| row.get::<_, bool>(0)) {
+        Some(true) => {
+            return Err(Failure::failed(format!("the publication {name} exists and is FOR ALL TABLES")).remedy(
+                "an UPDATE of a table without identity fails under it; choose another name with --publication",
+            ));
+        }
+        Some(false) => format!("ALTER PUBLICATION {name} SET {list}"),
+        None => format!("CREATE PUBLICATION {name} FOR {list}"),
+    };
+    client.batch_execute(&sql).await.map_err(|error| Failure::from(error).context("creating the publication"))
+}
+
+async fn require_slot_unused(client: &Client, slot: &str) -> Result<()> {
+    let found = client
+        .query_opt(
+            "SELECT active_pid, slot_type, database::text = current_database() FROM pg_replication_slots WHERE slot_name = $1",
+            &[&slot],
+        )
+        .await?;
+    let Some(row) = found else { return Ok(()) };
+    let (pid, kind, ours): (Option<i32>, String, Option<bool>) = (row.get(0), row.get(1), row.get(2));
+    if kind != "logical" || ours != Some(true) {
+        return Err(Failure::refused(format!("the slot {slot} exists and belongs to something else"))
+            .remedy("choose another name with --slot"));
+    }
+    match pid {
+        Some(pid) => Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))
+            .remedy("another archiver runs for this database; name its archive, or choose another slot with --slot")),
+        None => Ok(()),
+    }
+}
+
+/// Drops our slot where there is no archive for it: what an interrupted `init` left.
+async fn drop_stray_slot(client: &Client, slot: &str) -> Result<()> {
+    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+               WHERE slot_name = $1 AND active_pid IS NULL AND NOT temporary";
+    client.query(sql, &[&slot]).await.map_err(|error| Failure::from(error).context("dropping a stray slot"))?;
+    Ok(())
+}
+
+async fn make_permanent(client: &Client, temporary: &str, slot: &str) -> Result<()> {
+    let sql = format!(
+        "SELECT pg_copy_logical_replication_slot({}, {}, false)",
+        quote_literal(temporary),
+        quote_literal(slot)
+    );
+    client.batch_execute(&sql).await.map_err(|error| Failure::from(error).context("creating the slot"))
+}
+
+async fn notify_if_slow<T>(work: impl Future<Output = Result<T>>, notify: impl Fn()) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        done = &mut work => return done,
+        () = tokio::time::sleep(Duration::from_secs(3)) => notify(),
+    }
+    work.await
+}
+
+async fn describe(
+    source: &Source,
+    snapshot: &str,
+    tables: &[SourceTable],
+    writer: &ArchiveWriter,
+) -> Result<Vec<ImageJob>> {
+    let session = snapshot_session(source, snapshot).await?;
+    let mut jobs = Vec::new();
+    for table in tables {
+        let existing = writer.existing_columns(&table.name).await?;
+        let relation = catalog::relation(&session, table, StoredNames { existing: existing.as_ref() }).await?;
+        jobs.push(ImageJob { table: table.clone(), relation });
+    }
+    Ok(jobs)
+}
+
+async fn add_images(writer: &mut ArchiveWriter, images: Vec<StagedImage>, lsn: Lsn) -> Result<Vec<RelationRecord>> {
+    let mut relations = Vec::new();
+    for image in images {
+        writer.add_image(&image.relation.name, &image_table_schema(&image.relation), &image.files).await?;
+        relations.push(RelationRecord { lsn, relation: image.relation });
+    }
+    Ok(relations)
+}

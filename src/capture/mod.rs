@@ -1,0 +1,27 @@
+//! Reading the source into the archive.
+//!
+//! ```text
+//!            bytes                 batches               files, then commits
+//!  receiver ───────► assembler ──────────────► committer ────────────────────► archive
+//!     ▲               (rows into               (encodes, publishes)               │
+//!     │                columns)                                                   │
+//!     └── acknowledges ◄───────────── DurableLsn ◄────────────────────────────────┘
+//! ```
+//!
+//! The queues between the stages are short, so memory is bounded and a slow store slows the source's
+//! walsender, never the source's sessions. Only a [`crate::archive::DurableLsn`] can be acknowledged.
+
+mod assembler;
+mod base_image;
+pub mod catalog;
+mod committer;
+mod init;
+mod receiver;
+mod run;
+mod settings;
+pub mod source_check;
+
+pub use base_image::ImageProgress;
+pub use init::{Chosen, InitReport, InitSteps, init};
+pub use run::{Outcome, RunEvents, run};
+pub use settings::CaptureSettings;

@@ -1,0 +1,147 @@
+//! The socket's reader: hands on what arrives in batches, and tells the source what is durable.
+//!
+//! It never decodes. A status goes out when the durable position has moved, when the source asks, and
+//! from a timer, also while the next stage is busy: otherwise the source would take us for dead.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::archive::DurableLsn;
+use crate::failure::{Failure, Result};
+use crate::model::Lsn;
+use crate::postgres::{ReplicationStream, StreamEvent};
+
+/// How often the source hears from us at least. Its default patience is 60 s.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Events handed on at once, at most.
+const BATCH_EVENTS: usize = 2048;
+/// Bytes handed on at once, at most, a single larger event aside.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Events in the order in which they arrived.
+pub(super) type EventBatch = Vec<StreamEvent>;
+
+/// Reads until the next stage hangs up or the source ends the stream.
+///
+/// # Errors
+/// What the connection says; transient where it broke.
+pub(super) async fn receive(
+    mut stream: ReplicationStream,
+    events: mpsc::Sender<EventBatch>,
+    durable: watch::Receiver<DurableLsn>,
+) -> Result<()> {
+    let mut sender = Acknowledger { durable, timer: status_timer(), received: Lsn::ZERO };
+    loop {
+        let Some(batch) = next_batch(&mut stream, &mut sender, &events).await? else { break };
+        if !sender.hand_on(&mut stream, &events, batch).await? {
+            break;
+        }
+    }
+    // What becomes durable last is acknowledged before the connection goes.
+    while sender.durable.changed().await.is_ok() {}
+    sender.send(&mut stream).await?;
+    stream.stop().await
+}
+
+fn status_timer() -> Interval {
+    let mut timer = interval(STATUS_INTERVAL);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
+}
+
+/// Waits for one event and takes what else is buffered; `None` when nobody wants more.
+async fn next_batch(
+    stream: &mut ReplicationStream,
+    sender: &mut Acknowledger,
+    events: &mpsc::Sender<EventBatch>,
+) -> Result<Option<EventBatch>> {
+    let mut batch = EventBatch::new();
+    let mut bytes = 0;
+    loop {
+        if batch.len() >= BATCH_EVENTS || bytes >= BATCH_BYTES {
+            return Ok(Some(batch));
+        }
+        let event = if batch.is_empty() {
+            tokio::select! {
+                event = stream.next() => Some(event?.ok_or_else(ended)?),
+                due = sender.due() => {
+                    due?;
+                    sender.send(stream).await?;
+                    continue;
+                }
+                () = events.closed() => return Ok(None),
+            }
+        } else {
+            stream.buffered()?
+        };
+        let Some(event) = event else { return Ok(Some(batch)) };
+        match &event {
+            StreamEvent::WalData { end, body, .. } => {
+                bytes += body.len();
+                sender.received = sender.received.max(*end);
+            }
+            StreamEvent::Keepalive { end, reply_requested, .. } => {
+                sender.received = sender.received.max(*end);
+                if *reply_requested {
+                    sender.send(stream).await?;
+                }
+            }
+            StreamEvent::Notice(_) => {}
+        }
+        batch.push(event);
+    }
+}
+
+fn ended() -> Failure {
+    Failure::transient("the source ended the replication stream")
+        .remedy("it is being shut down; capture goes on when it is back")
+}
+
+/// Says what is durable, and nothing more.
+struct Acknowledger {
+    durable: watch::Receiver<DurableLsn>,
+    timer: Interval,
+    received: Lsn,
+}
+
+impl Acknowledger {
+    /// Waits until a status should be sent.
+    async fn due(&mut self) -> Result<()> {
+        tokio::select! {
+            _ = self.timer.tick() => Ok(()),
+            changed = self.durable.changed() => changed.map_err(|_| stopped()),
+        }
+    }
+
+    async fn send(&mut self, stream: &mut ReplicationStream) -> Result<()> {
+        let durable = self.durable.borrow_and_update().lsn();
+        stream.send_status(self.received.max(durable), durable, durable, false).await
+    }
+
+    /// Passes a batch on, however long that takes; false where nobody wants it.
+    async fn hand_on(
+        &mut self,
+        stream: &mut ReplicationStream,
+        events: &mpsc::Sender<EventBatch>,
+        batch: EventBatch,
+    ) -> Result<bool> {
+        loop {
+            let permit = tokio::select! {
+                permit = events.reserve() => permit,
+                due = self.due() => {
+                    due?;
+                    self.send(stream).await?;
+                    continue;
+                }
+            };
+            return Ok(permit.map(|permit| permit.send(batch)).is_ok());
+        }
+    }
+}
+
+fn stopped() -> Failure {
+    Failure::transient("the committing stage stopped")
+}

@@ -1,0 +1,249 @@
+//! The archiver: sessions with the source, one after the other, until stopped.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_postgres::Client;
+
+use super::assembler::{Assembler, Until};
+use super::committer::Committer;
+use super::receiver;
+use super::settings::CaptureSettings;
+use super::source_check;
+use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
+use crate::failure::{Failure, Result};
+use crate::model::{Lsn, quote_identifier};
+use crate::postgres::{ReplicationConnection, Source};
+
+/// Batches that may wait between the receiver and the assembler.
+const QUEUED_BATCHES: usize = 8;
+/// Jobs that may wait between the assembler and the committer.
+const QUEUED_JOBS: usize = 2;
+
+/// How long a slot that is still in use is waited for at the start: a killed archiver's connection
+/// takes a moment to be noticed.
+const SLOT_PATIENCE: Duration = Duration::from_secs(4);
+/// The same after a connection broke: the server notices the old one only after `wal_sender_timeout`.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(150);
+
+/// What happens while the archiver runs, for whoever shows it. Each is said once.
+pub trait RunEvents: Send + Sync {
+    /// Streaming has begun.
+    fn streaming(&self, from: Lsn);
+    /// The source or the store does not answer; it is tried again until it does.
+    fn interrupted(&self, failure: &Failure);
+    /// It answers again.
+    fn resumed(&self);
+    /// A publication became durable.
+    fn published(&self, publication: &Publication);
+}
+
+/// Why the archiver ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was told to stop.
+    Stopped,
+    /// The wanted position is in the archive.
+    Reached,
+}
+
+/// Archives until `stop` turns true, or until the watermark has reached `until`.
+///
+/// # Errors
+/// What waiting cannot mend. Everything that was published before stays published.
+pub async fn run(
+    source: &Source,
+    store: &Store,
+    settings: &CaptureSettings,
+    until: Option<Lsn>,
+    stop: watch::Receiver<bool>,
+    events: &dyn RunEvents,
+) -> Result<Outcome> {
+    let until = until.map_or(Until::Stopped, Until::Reached);
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+    let mut interrupted = false;
+    let mut patience = SLOT_PATIENCE;
+    loop {
+        let started = tokio::time::Instant::now();
+        let session = Session { source, store, settings, until, patience, interrupted, events };
+        match session.run(stop.clone()).await {
+            Ok(()) if *stop.borrow() => return Ok(Outcome::Stopped),
+            Ok(()) => return Ok(Outcome::Reached),
+            Err(failure) if failure.is_transient() => {
+                if started.elapsed() > Duration::from_secs(60) {
+                    backoff.reset();
+                    interrupted = false;
+                }
+                if !std::mem::replace(&mut interrupted, true) {
+                    events.interrupted(&failure);
+                }
+                patience = RECONNECT_PATIENCE;
+                if sleep_or_stop(backoff.next(), stop.clone()).await {
+                    return Ok(Outcome::Stopped);
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+pub(super) async fn sleep_or_stop(duration: Duration, mut stop: watch::Receiver<bool>) -> bool {
+    let stopped = tokio::time::timeout(duration, stop.wait_for(|stopped| *stopped)).await;
+    matches!(stopped, Ok(Ok(_)))
+}
+
+/// One connection's worth of archiving.
+struct Session<'a> {
+    source: &'a Source,
+    store: &'a Store,
+    settings: &'a CaptureSettings,
+    until: Until,
+    patience: Duration,
+    interrupted: bool,
+    events: &'a dyn RunEvents,
+}
+
+impl Session<'_> {
+    async fn run(&self, stop: watch::Receiver<bool>) -> Result<()> {
+        let archive = Archive::open(self.store).await?;
+        let identity = archive.identity();
+        let catalog = self.source.connect("afterimage run").await?;
+        let facts = source_check::facts(&catalog).await?;
+        facts.require_archivable()?;
+        require_same_source(&catalog, identity).await?;
+        let watermark = archive.watermark().await?.lsn;
+        if matches!(self.until, Until::Reached(target) if watermark >= target) {
+            return Ok(());
+        }
+        wait_for_slot(&catalog, identity, watermark, self.patience).await?;
+        let replication = ReplicationConnection::connect(self.source).await?;
+        let options = [
+            ("proto_version", "1".to_owned()),
+            ("publication_names", quote_identifier(&identity.publication)),
+            ("messages", "true".to_owned()),
+        ];
+        let stream = replication.start_replication(&identity.slot, watermark, &options).await?;
+        // The slot is ours now, so no other archiver streams: the archive can be claimed.
+        let writer = ArchiveWriter::claim(self.store).await?;
+        let durable = writer.durable().ok_or_else(|| Failure::failed("the archive has no watermark"))?;
+        if durable.lsn() != watermark {
+            return Err(Failure::transient("the archive moved on while it was being claimed"));
+        }
+        if self.interrupted {
+            self.events.resumed();
+        } else {
+            self.events.streaming(watermark);
+        }
+        let relations = archive.relations().await?;
+        let known: HashMap<_, _> = relations.into_iter().map(|record| (record.relation.oid, record.relation)).collect();
+
+        let (durable_sender, durable_receiver) = watch::channel(durable);
+        let (event_sender, event_receiver) = mpsc::channel(QUEUED_BATCHES);
+        let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
+        let (flush_interval, flush_bytes) = (self.settings.flush_interval, self.settings.flush_bytes);
+        let assembler = Assembler::new(job_sender, flush_interval, flush_bytes, watermark, self.until);
+        let committer = Committer {
+            writer,
+            catalog,
+            known,
+            durable: durable_sender,
+            events: self.events,
+            stop: stop.clone(),
+            staged: HashMap::new(),
+        };
+        let receiving = tokio::spawn(receiver::receive(stream, event_sender, durable_receiver));
+        let assembling = tokio::spawn(assembler.run(event_receiver, stop));
+        // The committer ends when the assembler has hung up, with everything published that was whole.
+        let committed = committer.run(job_receiver).await;
+        let assembled = joined(assembling.await);
+        let received = joined(receiving.await);
+        // The stage that failed first makes the others fail with a mere "stopped".
+        committed.and(assembled).and(received)
+    }
+}
+
+fn joined(outcome: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    outcome.unwrap_or_else(|error| Err(Failure::failed(format!("a stage of capture stopped: {error}"))))
+}
+
+const SAME_SOURCE: &str = "SELECT (SELECT system_identifier::text FROM pg_control_system()), current_database()::text";
+
+/// Refuses a source that is not the archive's.
+///
+/// # Errors
+/// Refused, with both identities.
+pub(crate) async fn require_same_source(client: &Client, identity: &ArchiveIdentity) -> Result<()> {
+    let row = client.query_one(SAME_SOURCE, &[]).await?;
+    let (system, database): (String, String) = (row.get(0), row.get(1));
+    let wanted = identity.system_identifier.to_string();
+    if system == wanted && database == identity.database {
+        return Ok(());
+    }
+    let remedy = "name the archive of this database, or an empty root for a new one";
+    Err(Failure::refused(format!(
+        "the archive belongs to the database {} of system {wanted}, the source is {database} of system {system}",
+        identity.database
+    ))
+    .remedy(remedy))
+}
+
+const SLOT: &str = "
+SELECT active_pid, confirmed_flush_lsn::text, COALESCE(wal_status, 'reserved')
+FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
+
+/// Waits until nobody else uses the slot, and refuses one that cannot give everything since the watermark.
+async fn wait_for_slot(client: &Client, identity: &ArchiveIdentity, watermark: Lsn, patience: Duration) -> Result<()> {
+    let slot = &identity.slot;
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        let row = client.query_opt(SLOT, &[slot]).await?;
+        let Some(row) = row else {
+            return Err(lost(format!("the slot {slot} does not exist any more")));
+        };
+        let (pid, confirmed, status): (Option<i32>, Option<String>, String) = (row.get(0), row.get(1), row.get(2));
+        if status == "lost" {
+            return Err(lost(format!("the slot {slot} lost log that was not archived yet")));
+        }
+        let confirmed = confirmed.and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO);
+        if confirmed > watermark {
+            return Err(lost(format!(
+                "the slot {slot} was moved on to {confirmed}, the archive has everything up to {watermark}"
+            )));
+        }
+        let Some(pid) = pid else { return Ok(()) };
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))
+                .remedy("one archiver per archive: another one is running; stop it first"));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn lost(cause: String) -> Failure {
+    Failure::refused(format!("{cause}: changes in between cannot be archived"))
+        .remedy("the history so far stays readable; begin a new archive with afterimage init and another --archive")
+}
+
+/// Growing pauses with jitter.
+pub(super) struct Backoff {
+    first: Duration,
+    most: Duration,
+    current: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new(first: Duration, most: Duration) -> Backoff {
+        Backoff { first, most, current: first }
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.current = self.first;
+    }
+
+    pub(super) fn next(&mut self) -> Duration {
+        let pause = self.current.mul_f64(rand::random_range(0.75..1.25));
+        self.current = (self.current * 2).min(self.most);
+        pause
+    }
+}

@@ -1,0 +1,50 @@
+//! What can be set about capturing.
+
+use std::time::Duration;
+
+use crate::model::TablePattern;
+
+/// See the fields; the defaults are those of the command line.
+#[derive(Debug, Clone)]
+pub struct CaptureSettings {
+    /// Name of the replication slot; `None` derives it from the database's name.
+    pub slot: Option<String>,
+    /// Name of the publication.
+    pub publication: String,
+    /// Which tables to archive; all ordinary ones where empty.
+    pub tables: Vec<TablePattern>,
+    /// Set tables without a usable replica identity to `FULL` instead of leaving them out.
+    pub set_identity_full: bool,
+    /// The longest time that a committed transaction waits for others to be published with.
+    pub flush_interval: Duration,
+    /// Bytes of changes in memory after which they are written.
+    pub flush_bytes: usize,
+    /// Connections that copy base images.
+    pub copy_workers: usize,
+}
+
+impl Default for CaptureSettings {
+    fn default() -> Self {
+        CaptureSettings {
+            slot: None,
+            publication: "afterimage".into(),
+            tables: Vec::new(),
+            set_identity_full: false,
+            flush_interval: Duration::from_secs(1),
+            flush_bytes: 64 << 20,
+            copy_workers: 4,
+        }
+    }
+}
+
+impl CaptureSettings {
+    /// The slot's name: slots are per server, so the database is part of it.
+    pub fn slot_name(&self, database: &str) -> String {
+        self.slot.clone().unwrap_or_else(|| {
+            let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+            // 63 bytes is the longest name; the temporary slot of `init` needs a few for its suffix.
+            let database: String = database.chars().map(plain).take(40).collect();
+            format!("afterimage_{database}")
+        })
+    }
+}

@@ -1,0 +1,140 @@
+//! Rows of record batches as PostgreSQL's text, whatever column the text is kept in.
+
+use std::ops::Range;
+
+use arrow::array::{Array as _, AsArray as _, MapArray, RecordBatch, StructArray};
+
+use super::{Storage, ValueReader, names};
+use crate::failure::{Failure, Result};
+use crate::model::Column;
+
+/// Some columns of a batch. A column that the batch does not have reads as NULL.
+pub struct RowReader<'a> {
+    columns: Vec<Option<ColumnReader<'a>>>,
+    exact: Option<&'a MapArray>,
+}
+
+struct ColumnReader<'a> {
+    stored: &'a str,
+    values: ValueReader<'a>,
+}
+
+impl<'a> RowReader<'a> {
+    /// Reads `columns` as the rows have them after the change, or in an image.
+    pub fn new(batch: &'a RecordBatch, columns: &[Option<&'a Column>]) -> Result<RowReader<'a>> {
+        RowReader::build(columns, batch.column_by_name(names::EXACT), |stored| batch.column_by_name(stored))
+    }
+
+    /// Reads `columns` as the rows had them before the change; `None` where no row of the batch has that.
+    pub fn old(batch: &'a RecordBatch, columns: &[Option<&'a Column>]) -> Result<Option<RowReader<'a>>> {
+        let Some(old) = old_rows(batch) else { return Ok(None) };
+        RowReader::build(columns, old.column_by_name(names::EXACT), |stored| old.column_by_name(stored)).map(Some)
+    }
+
+    fn build(
+        columns: &[Option<&'a Column>],
+        exact: Option<&'a arrow::array::ArrayRef>,
+        find: impl Fn(&str) -> Option<&'a arrow::array::ArrayRef>,
+    ) -> Result<RowReader<'a>> {
+        let reader = |column: &Option<&'a Column>| -> Result<Option<ColumnReader<'a>>> {
+            let Some(column) = column else { return Ok(None) };
+            let Some(array) = find(&column.stored) else { return Ok(None) };
+            let values = ValueReader::new(array.as_ref(), &Storage::of(column.type_oid, column.type_modifier))?;
+            Ok(Some(ColumnReader { stored: &column.stored, values }))
+        };
+        let columns = columns.iter().map(reader).collect::<Result<Vec<_>>>()?;
+        let exact = exact.map(|map| map.as_map_opt().ok_or_else(|| Failure::failed("the column _exact is not a map")));
+        Ok(RowReader { columns, exact: exact.transpose()? })
+    }
+
+    /// Appends the text of a column in a row; false where it is NULL.
+    pub fn write(&self, column: usize, row: usize, out: &mut Vec<u8>) -> bool {
+        let Some(reader) = self.columns.get(column).and_then(Option::as_ref) else { return false };
+        if !reader.values.is_null(row) {
+            reader.values.write_text(row, out);
+            return true;
+        }
+        match self.exact.and_then(|exact| exact_text(exact, row, reader.stored)) {
+            Some(text) => {
+                out.extend_from_slice(text);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Replaces `text` by a row's fields.
+    pub fn read(&self, row: usize, text: &mut RowText) {
+        text.clear();
+        for column in 0..self.columns.len() {
+            text.push_with(|out| self.write(column, row, out));
+        }
+    }
+
+    /// Replaces `key` by bytes that are equal exactly where the fields' texts are.
+    pub fn read_key(&self, row: usize, key: &mut Vec<u8>) {
+        key.clear();
+        for column in 0..self.columns.len() {
+            let start = key.len();
+            key.extend_from_slice(&[0; 5]);
+            if self.write(column, row, key) {
+                let length = (key.len() - start - 5) as u32;
+                key[start] = 1;
+                key[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
+            }
+        }
+    }
+}
+
+/// The old rows of a batch of changes.
+pub fn old_rows(batch: &RecordBatch) -> Option<&StructArray> {
+    batch.column_by_name(names::OLD).and_then(|old| old.as_struct_opt())
+}
+
+fn exact_text<'a>(exact: &'a MapArray, row: usize, stored: &str) -> Option<&'a [u8]> {
+    if exact.is_null(row) {
+        return None;
+    }
+    let offsets = exact.value_offsets();
+    let keys = exact.keys().as_string_opt::<i32>()?;
+    let values = exact.values().as_binary_opt::<i32>()?;
+    let mut entries = offsets[row] as usize..offsets[row + 1] as usize;
+    entries.find(|&at| keys.value(at) == stored).map(|at| values.value(at))
+}
+
+/// One row's fields as text, in a buffer that is used again.
+#[derive(Debug, Clone, Default)]
+pub struct RowText {
+    bytes: Vec<u8>,
+    fields: Vec<Option<Range<usize>>>,
+}
+
+impl RowText {
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+    }
+
+    /// Adds a field: `write` appends its text, or says that it is NULL.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) {
+        let start = self.bytes.len();
+        let present = write(&mut self.bytes);
+        self.fields.push(present.then_some(start..self.bytes.len()));
+    }
+
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    pub fn field(&self, at: usize) -> Option<&[u8]> {
+        self.fields.get(at)?.as_ref().map(|range| &self.bytes[range.clone()])
+    }
+
+    pub fn fields(&self) -> impl ExactSizeIterator<Item = Option<&[u8]>> {
+        self.fields.iter().map(|range| range.as_ref().map(|range| &self.bytes[range.clone()]))
+    }
+}

@@ -1,0 +1,42 @@
+//! The source connection: sockets only.
+//!
+//! ```text
+//!   conninfo ── passfile          what the user wrote, and libpq's environment
+//!        └──────┬──────┘
+//!             Source              whom to connect to, with which password and TLS rules
+//!               │
+//!           transport ── tls      one way to open a socket, for both kinds of connection
+//!          ┌────┴──────┐
+//!       Session   ReplicationConnection ─ wire ─ frame
+//!          │           │
+//!        copy    ReplicationStream
+//! ```
+//!
+//! A session is tokio-postgres over our transport; the replication connection speaks the protocol
+//! itself, since no released client knows the copy in both directions. Both reach the server by the
+//! same rules (hosts, timeouts, TLS, authentication) and run with the same [`PINNED_SETTINGS`], so
+//! that a value read by a query and the same value in the log have the same text.
+//!
+//! Nothing here reads what a change says: the stream hands on bytes. Errors are
+//! [`Failure`](crate::failure::Failure)s by the one table in `diagnosis`.
+
+mod authentication;
+mod conninfo;
+mod copy;
+mod diagnosis;
+mod frame;
+mod passfile;
+mod replication;
+mod session;
+mod settings;
+mod source;
+mod tls;
+mod transport;
+mod wire;
+
+pub use copy::{CopyIn, CopyOut, copy_in, copy_out};
+pub use diagnosis::diagnose;
+pub use replication::{CreatedSlot, ReplicationConnection, ReplicationStream, StreamEvent, SystemIdentity};
+pub use session::{Canceller, Session};
+pub use settings::PINNED_SETTINGS;
+pub use source::Source;
