@@ -1,2 +1,3 @@
 pub mod failure;
 pub mod model;
+pub mod scratch;
