@@ -13,3 +13,4 @@ pub mod transaction;
 // -- flows
 pub mod capture;
 pub mod history;
+pub mod restore;
