@@ -1,4 +1,6 @@
 //! Afterimage keeps every row change of a PostgreSQL database, for ever, as Parquet, and brings any of it back.
+//!
+//! Data flows from the source to the archive and back; each module may use those above it in this list.
 
 // -- foundation: no I/O
 pub mod failure;
@@ -9,8 +11,14 @@ pub mod columnar;
 pub mod copy_format;
 pub mod pgoutput;
 pub mod postgres;
+pub mod scratch;
 pub mod transaction;
 // -- flows
 pub mod capture;
 pub mod history;
+pub mod query;
 pub mod restore;
+// -- surfaces
+pub mod cli;
+pub mod config;
+pub mod telemetry;

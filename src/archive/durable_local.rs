@@ -13,7 +13,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -79,11 +79,11 @@ impl ObjectStore for DurableLocal {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        sorted(self.inner.list(prefix))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
+        sorted(self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -93,6 +93,16 @@ impl ObjectStore for DurableLocal {
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
         Err(not_implemented("copy"))
     }
+}
+
+/// By name, as object stores list: the Delta log is read in that order.
+fn sorted(listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    let whole = async move {
+        let mut found: Vec<ObjectMeta> = listing.try_collect().await?;
+        found.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+        Ok::<_, object_store::Error>(stream::iter(found.into_iter().map(Ok)))
+    };
+    stream::once(whole).try_flatten().boxed()
 }
 
 fn not_implemented(operation: &str) -> object_store::Error {
@@ -166,7 +176,6 @@ fn sync_directory(directory: &FilePath) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use futures::TryStreamExt as _;
     use object_store::ObjectStoreExt as _;
 
     use super::*;

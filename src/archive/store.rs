@@ -124,13 +124,6 @@ impl Store {
         Ok(listed.try_next().await.map_err(|error| self.failure(error))?.is_some())
     }
 
-    /// The names of the directories directly below a directory.
-    pub(super) async fn directories(&self, directory: &str) -> Result<Vec<String>> {
-        let listed = self.objects.list_with_delimiter(Some(&object_path(directory)?)).await;
-        let prefixes = listed.map_err(|error| self.failure(error))?.common_prefixes;
-        Ok(prefixes.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)).collect())
-    }
-
     /// What an object store's error means to the operator.
     pub fn failure(&self, error: object_store::Error) -> Failure {
         use object_store::Error;
@@ -178,7 +171,8 @@ fn local(directory: &std::path::Path) -> Result<(Url, Arc<dyn ObjectStore>)> {
         Failure::failed(format!("archive {}: {}", absolute.display(), one_line(&error)))
             .remedy("name a directory that this user may create and write")
     })?;
-    Ok((fixed_url("file:///")?, Arc::new(objects)))
+    // Not file:///, which the Delta library would look up in the file system by itself.
+    Ok((fixed_url("local:///")?, Arc::new(objects)))
 }
 
 fn s3(url: &str) -> Result<(Url, Arc<dyn ObjectStore>)> {

@@ -312,6 +312,7 @@ fn relation_version(described: &pgoutput::Relation<'_>) -> RelationVersion {
         name: TableName::new(described.schema, described.name),
         identity: identity_of(described.identity),
         columns: described.columns.iter().map(column).collect(),
+        left_out: Vec::new(),
     }
 }
 

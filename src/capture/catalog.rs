@@ -100,6 +100,7 @@ pub async fn relation(client: &Client, table: &SourceTable, names: StoredNames<'
         name: table.name.clone(),
         identity: table.identity,
         columns: columns.collect(),
+        left_out: generated_columns(client, table.oid).await?,
     };
     names.assign(&mut relation);
     Ok(relation)
@@ -175,6 +176,7 @@ mod tests {
             name: TableName::new("public", "t"),
             identity: Identity::Default,
             columns: columns.iter().map(column).collect(),
+            left_out: Vec::new(),
         }
     }
 

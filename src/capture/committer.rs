@@ -79,6 +79,7 @@ impl Committer<'_> {
             for column in &mut relation.columns {
                 column.type_name = catalog::type_name(&self.catalog, column.type_oid, column.type_modifier).await?;
             }
+            relation.left_out = catalog::generated_columns(&self.catalog, relation.oid).await?;
             let existing = self.writer.existing_columns(&relation.name).await?;
             StoredNames { existing: existing.as_ref() }.assign(&mut relation);
             record = Some(RelationRecord { lsn: since, relation: relation.clone() });

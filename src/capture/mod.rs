@@ -23,5 +23,5 @@ pub mod source_check;
 
 pub use base_image::ImageProgress;
 pub use init::{Chosen, InitReport, InitSteps, init};
-pub use run::{Outcome, RunEvents, run};
+pub use run::{Outcome, RunEvents, SlotState, require_same_source, run, slot_state};
 pub use settings::CaptureSettings;

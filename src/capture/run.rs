@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
@@ -173,7 +174,7 @@ const SAME_SOURCE: &str = "SELECT (SELECT system_identifier::text FROM pg_contro
 ///
 /// # Errors
 /// Refused, with both identities.
-pub(crate) async fn require_same_source(client: &Client, identity: &ArchiveIdentity) -> Result<()> {
+pub async fn require_same_source(client: &Client, identity: &ArchiveIdentity) -> Result<()> {
     let row = client.query_one(SAME_SOURCE, &[]).await?;
     let (system, database): (String, String) = (row.get(0), row.get(1));
     let wanted = identity.system_identifier.to_string();
@@ -188,30 +189,58 @@ pub(crate) async fn require_same_source(client: &Client, identity: &ArchiveIdent
     .remedy(remedy))
 }
 
+/// The archive's replication slot as the source has it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SlotState {
+    pub name: String,
+    /// The server process that streams from it.
+    pub active_pid: Option<i32>,
+    /// Up to where the archiver has acknowledged.
+    pub confirmed_flush: Lsn,
+    /// `reserved`, `extended`, `unreserved` or `lost` (PostgreSQL manual, `pg_replication_slots`).
+    pub wal_status: String,
+    /// Bytes of log that the slot keeps from being removed.
+    pub held_bytes: i64,
+    /// Bytes that can still be written before the slot may lose log; `None` where that is unlimited.
+    pub safe_wal_size: Option<i64>,
+}
+
 const SLOT: &str = "
-SELECT active_pid, confirmed_flush_lsn::text, COALESCE(wal_status, 'reserved')
+SELECT active_pid, confirmed_flush_lsn::text, COALESCE(wal_status, 'lost'),
+       COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size
 FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
+
+/// Looks at the archive's slot; `None` where it does not exist.
+pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<Option<SlotState>> {
+    let row = client.query_opt(SLOT, &[&identity.slot]).await?;
+    Ok(row.map(|row| SlotState {
+        name: identity.slot.clone(),
+        active_pid: row.get(0),
+        confirmed_flush: row.get::<_, Option<String>>(1).and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO),
+        wal_status: row.get(2),
+        held_bytes: row.get(3),
+        safe_wal_size: row.get(4),
+    }))
+}
 
 /// Waits until nobody else uses the slot, and refuses one that cannot give everything since the watermark.
 async fn wait_for_slot(client: &Client, identity: &ArchiveIdentity, watermark: Lsn, patience: Duration) -> Result<()> {
     let slot = &identity.slot;
     let deadline = tokio::time::Instant::now() + patience;
     loop {
-        let row = client.query_opt(SLOT, &[slot]).await?;
-        let Some(row) = row else {
+        let Some(state) = slot_state(client, identity).await? else {
             return Err(lost(format!("the slot {slot} does not exist any more")));
         };
-        let (pid, confirmed, status): (Option<i32>, Option<String>, String) = (row.get(0), row.get(1), row.get(2));
-        if status == "lost" {
+        if state.wal_status == "lost" {
             return Err(lost(format!("the slot {slot} lost log that was not archived yet")));
         }
-        let confirmed = confirmed.and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO);
-        if confirmed > watermark {
+        if state.confirmed_flush > watermark {
             return Err(lost(format!(
-                "the slot {slot} was moved on to {confirmed}, the archive has everything up to {watermark}"
+                "the slot {slot} was moved on to {}, the archive has everything up to {watermark}",
+                state.confirmed_flush
             )));
         }
-        let Some(pid) = pid else { return Ok(()) };
+        let Some(pid) = state.active_pid else { return Ok(()) };
         if tokio::time::Instant::now() >= deadline {
             return Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))
                 .remedy("one archiver per archive: another one is running; stop it first"));

@@ -2,6 +2,7 @@
 //!
 //! [`resolve`] turns what somebody wrote into a [`Cut`] of history; [`TableAt`] reads a table there.
 
+mod export;
 mod overlay;
 mod point;
 mod table_at;
@@ -9,6 +10,7 @@ mod table_at;
 #[cfg(test)]
 mod tests;
 
+pub use export::{ExportFormat, export, json_row};
 pub use overlay::{KeySet, TouchedKeys, touched_keys};
-pub use point::{Cut, Resolver, resolve};
+pub use point::{Cut, Resolver, resolve, shown_time, source_position};
 pub use table_at::TableAt;

@@ -82,6 +82,9 @@ pub struct RelationVersion {
     pub name: TableName,
     pub identity: Identity,
     pub columns: Vec<Column>,
+    /// Generated columns, which the source does not publish and the archive therefore does not have.
+    #[serde(default)]
+    pub left_out: Vec<String>,
 }
 
 impl RelationVersion {

@@ -1,0 +1,40 @@
+# What there is to do here; `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euc
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# A soak's random seeds, and how often each kill loop goes round.
+SEEDS ?= 20
+ROUNDS ?= 200
+
+.PHONY: help demo quick test bench soak
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: ## The whole story on a private, throw-away PostgreSQL
+	@tests/install demo
+	cargo build --locked --bin afterimage
+	@$(TARGET)/debug/afterimage demo
+
+quick: ## Format, lints, unit tests, layers and licences: what to run before every commit
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --lib --bins
+	cargo test --locked --test it -- architecture:: dependencies::
+
+test: ## Everything that CI runs, against real servers
+	@tests/install test
+	@$(MAKE) --no-print-directory quick
+	cargo test --locked
+
+bench: ## Measure; only our own crate is compiled anew, fully optimised
+	@tests/install test
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --locked --profile dev
+
+soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=1000
+	@tests/install test
+	@cargo test --locked --test it -- --list soak | grep -q ': test$$' || { echo "there is no soak test"; exit 1; }
+	AFTERIMAGE_SOAK_SEEDS=$(SEEDS) AFTERIMAGE_SOAK_ROUNDS=$(ROUNDS) \
+		cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture soak

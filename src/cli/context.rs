@@ -1,0 +1,148 @@
+//! From flags, environment and file to a source, an archive, a point.
+
+use std::path::Path;
+
+use chrono::Utc;
+
+use super::GlobalArgs;
+use crate::archive::{Archive, Store};
+use crate::capture::CaptureSettings;
+use crate::config::{CaptureConfig, Config};
+use crate::failure::{Failure, Result};
+use crate::history::{Cut, Resolver, resolve};
+use crate::model::{Point, TableName, TablePattern};
+use crate::postgres::Source;
+
+/// What every command needs to know of its surroundings.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub(super) config: Config,
+    source: Option<String>,
+    archive: Option<String>,
+    pub(super) json: bool,
+    pub(super) wait: std::time::Duration,
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Context {
+    pub(super) fn new(global: &GlobalArgs) -> Result<Context> {
+        let named = global.config.clone().or_else(|| variable("AFTERIMAGE_CONFIG").map(Into::into));
+        let config = Config::load(named.as_deref().map(Path::new))?;
+        let url = global.source.clone().or_else(|| variable("AFTERIMAGE_SOURCE")).or_else(|| variable("DATABASE_URL"));
+        // libpq's variables are read where no URL is given, and beat the file.
+        let from_libpq = ["PGHOST", "PGDATABASE", "PGPORT", "PGUSER"].iter().any(|name| variable(name).is_some());
+        let source = url.or_else(|| config.source.clone().filter(|_| !from_libpq));
+        let source = source.or_else(|| from_libpq.then(String::new));
+        let archive =
+            global.archive.clone().or_else(|| variable("AFTERIMAGE_ARCHIVE")).or_else(|| config.archive.clone());
+        Ok(Context { config, source, archive, json: global.json, wait: global.wait.0 })
+    }
+
+    /// The source, which must be named somewhere.
+    pub(super) fn source(&self) -> Result<Source> {
+        self.source_if_named()?.ok_or_else(|| {
+            Failure::usage("no source is named")
+                .remedy("add --source postgres://user@host/database, or set AFTERIMAGE_SOURCE")
+        })
+    }
+
+    /// The source, for commands that can do without.
+    pub(super) fn source_if_named(&self) -> Result<Option<Source>> {
+        let Some(url) = &self.source else { return Ok(None) };
+        Source::resolve(Some(url.as_str()).filter(|url| !url.is_empty())).map(Some)
+    }
+
+    /// The archive's root, which must be named somewhere.
+    pub(super) fn store(&self) -> Result<Store> {
+        let url = self.archive.as_deref().ok_or_else(|| {
+            Failure::usage("no archive is named")
+                .remedy("add --archive file:///directory or s3://bucket/prefix, or set AFTERIMAGE_ARCHIVE")
+        })?;
+        Store::open(url)
+    }
+
+    pub(super) async fn archive(&self) -> Result<Archive> {
+        Archive::open(&self.store()?).await
+    }
+
+    /// The settings of capture with a command's flags on top of the file's.
+    pub(super) fn capture(&self, flags: CaptureConfig) -> Result<CaptureSettings> {
+        let file = self.config.capture.clone();
+        CaptureConfig {
+            tables: if flags.tables.is_empty() { file.tables } else { flags.tables },
+            slot: flags.slot.or(file.slot),
+            publication: flags.publication.or(file.publication),
+            set_identity_full: flags.set_identity_full || file.set_identity_full,
+            flush_interval: flags.flush_interval.or(file.flush_interval),
+            flush_bytes: flags.flush_bytes.or(file.flush_bytes),
+            copy_workers: flags.copy_workers.or(file.copy_workers),
+        }
+        .settings()
+    }
+
+    /// Resolves a point of an archive.
+    pub(super) async fn resolve(&self, archive: &Archive, point: &Point) -> Result<Cut> {
+        let source = self.source_if_named()?;
+        resolve(&Resolver { archive, source: source.as_ref(), wait: self.wait }, point).await
+    }
+
+    /// The name under which this program was called with these settings, for commands to copy.
+    pub(super) fn command_prefix(&self) -> String {
+        let mut prefix = "afterimage".to_owned();
+        if let Some(archive) = &self.archive {
+            prefix.push_str(&format!(" --archive {archive}"));
+        }
+        prefix
+    }
+}
+
+/// Reads a point as a flag's value.
+pub(super) fn parse_point(text: &str) -> std::result::Result<Point, String> {
+    Point::parse(text, Utc::now()).map_err(|error| error.to_string())
+}
+
+/// Reads a table pattern as a flag's value.
+pub(super) fn parse_pattern(text: &str) -> std::result::Result<TablePattern, String> {
+    TablePattern::parse(text).map_err(|failure| failure.to_string())
+}
+
+/// The one table that a pattern names among those given.
+pub(super) fn single_table<'a>(
+    pattern: &TablePattern,
+    tables: impl Iterator<Item = &'a TableName>,
+) -> Result<TableName> {
+    let known: Vec<&TableName> = tables.collect();
+    let mut found: Vec<String> = Vec::new();
+    let mut first = None;
+    for name in &known {
+        if pattern.matches(name) {
+            found.push(name.to_string());
+            first.get_or_insert_with(|| (*name).clone());
+        }
+    }
+    match (first, found.len()) {
+        (Some(name), 1) => Ok(name),
+        (Some(_), _) => {
+            found.sort();
+            Err(Failure::usage(format!("{pattern} names {} tables: {}", found.len(), found.join(", ")))
+                .remedy("name one"))
+        }
+        (None, _) => Err(unknown_table(pattern, &known)),
+    }
+}
+
+fn unknown_table(pattern: &TablePattern, known: &[&TableName]) -> Failure {
+    let mut names: Vec<String> = known.iter().map(ToString::to_string).collect();
+    names.sort();
+    let shown = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+    let more = if names.len() > 12 { format!(" and {} more", names.len() - 12) } else { String::new() };
+    let remedy = if names.is_empty() {
+        "the archive has no tables there".to_owned()
+    } else {
+        format!("the archive has {shown}{more}")
+    };
+    Failure::usage(format!("no archived table is named {pattern}")).remedy(remedy)
+}

@@ -1,0 +1,100 @@
+//! `afterimage init`.
+
+use std::io::stdout;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::json;
+
+use super::context::Context;
+use super::output::{human, print_document, print_text};
+use super::progress::InitShown;
+use crate::capture::{self, InitReport};
+use crate::config::{ByteSize, CaptureConfig, Span};
+use crate::failure::Result;
+
+/// Which tables, and under which names.
+#[derive(Debug, Clone, Args)]
+pub(super) struct InitArgs {
+    /// Archive only tables that match: orders, sales.*, "Quoted"."Name"
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',', conflicts_with = "all_tables")]
+    tables: Vec<String>,
+    /// Archive every ordinary table, whatever the configuration file names
+    #[arg(long)]
+    all_tables: bool,
+    /// Set tables without a usable replica identity to FULL instead of leaving them out
+    #[arg(long)]
+    set_identity_full: bool,
+    /// Name of the replication slot; afterimage_DATABASE by default
+    #[arg(long, value_name = "NAME")]
+    slot: Option<String>,
+    /// Name of the publication; afterimage by default
+    #[arg(long, value_name = "NAME")]
+    publication: Option<String>,
+    /// Connections that copy the base image; 4 by default
+    #[arg(long, value_name = "N")]
+    copy_workers: Option<usize>,
+}
+
+impl InitArgs {
+    pub(super) fn config(self, flush_interval: Option<Span>, flush_bytes: Option<ByteSize>) -> CaptureConfig {
+        let tables = if self.all_tables { vec!["*.*".to_owned()] } else { self.tables };
+        CaptureConfig {
+            tables,
+            slot: self.slot,
+            publication: self.publication,
+            set_identity_full: self.set_identity_full,
+            flush_interval,
+            flush_bytes,
+            copy_workers: self.copy_workers,
+        }
+    }
+}
+
+pub(super) async fn run(context: &Context, args: InitArgs) -> Result<()> {
+    let settings = context.capture(args.config(None, None))?;
+    let (source, store) = (context.source()?, context.store()?);
+    let started = Instant::now();
+    let steps = InitShown::default();
+    let report = tokio::select! {
+        report = capture::init(&source, &store, &settings, &steps) => report?,
+        // PostgreSQL drops the temporary slot with the connection.
+        () = super::run::stop_requested() => return Err(super::run::interrupted()),
+    };
+    if context.json {
+        return print_document(stdout(), &json(&report));
+    }
+    print_text(stdout(), &text(&report, started.elapsed()))
+}
+
+fn json(report: &InitReport) -> serde_json::Value {
+    json!({
+        "already": report.already,
+        "database": report.identity.database,
+        "start_lsn": report.identity.start_lsn,
+        "slot": report.identity.slot,
+        "publication": report.identity.publication,
+        "tables": report.tables,
+        "rows": report.rows,
+        "bytes": report.bytes,
+        "left_out": report.left_out,
+    })
+}
+
+fn text(report: &InitReport, elapsed: std::time::Duration) -> String {
+    let identity = &report.identity;
+    if report.already {
+        return format!(
+            "the archive of {} exists since {}, with {} tables; nothing was changed\n",
+            identity.database, identity.start_lsn, report.tables
+        );
+    }
+    format!(
+        "the archive of {} begins at {}: {} tables, {} in {}\nnow run the archiver: afterimage run\n",
+        identity.database,
+        identity.start_lsn,
+        report.tables,
+        human::rows(report.rows),
+        human::duration(elapsed)
+    )
+}

@@ -1,0 +1,150 @@
+//! `afterimage log`.
+
+use std::io::{Write as _, stdout};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::context::{Context, parse_pattern, parse_point};
+use super::output::human;
+use crate::failure::{Failure, Result};
+use crate::history::shown_time;
+use crate::model::{Lsn, Operation, OperationCounts, Point, TableName, TablePattern, Transaction};
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct LogArgs {
+    /// Only transactions that changed tables like this
+    #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
+    table: Vec<TablePattern>,
+    /// Only transactions with this operation (on those tables)
+    #[arg(long, value_enum)]
+    op: Vec<Op>,
+    /// From this point on
+    #[arg(long, value_name = "POINT", value_parser = parse_point)]
+    from: Option<Point>,
+    /// Up to this point
+    #[arg(long, value_name = "POINT", value_parser = parse_point)]
+    to: Option<Point>,
+    /// At most so many
+    #[arg(long, short = 'n', value_name = "N")]
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Op {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+}
+
+impl From<Op> for Operation {
+    fn from(op: Op) -> Operation {
+        match op {
+            Op::Insert => Operation::Insert,
+            Op::Update => Operation::Update,
+            Op::Delete => Operation::Delete,
+            Op::Truncate => Operation::Truncate,
+        }
+    }
+}
+
+pub(super) async fn run(context: &Context, args: LogArgs) -> Result<()> {
+    let archive = context.archive().await?;
+    let from = match &args.from {
+        Some(point) => context.resolve(&archive, point).await?.lsn,
+        None => Lsn::ZERO,
+    };
+    let to = match &args.to {
+        Some(point) => context.resolve(&archive, point).await?.lsn,
+        None => Lsn(u64::MAX),
+    };
+    let watermark = archive.watermark().await?.lsn;
+    let transactions = archive.transactions(watermark).await?;
+    let chosen = transactions
+        .iter()
+        .rev()
+        .filter(|transaction| (from..to).contains(&transaction.commit.lsn) && args.wants(transaction))
+        .take(args.limit.unwrap_or(usize::MAX));
+    let mut out = anstream::stdout().lock();
+    for transaction in chosen {
+        let line = if context.json { json_line(transaction) } else { text_line(transaction) };
+        if let Err(error) = writeln!(out, "{line}") {
+            return if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(unwritable(&error)) };
+        }
+    }
+    stdout().flush().map_err(|error| unwritable(&error))
+}
+
+fn unwritable(error: &std::io::Error) -> Failure {
+    Failure::failed(format!("writing to standard output: {error}"))
+}
+
+impl LogArgs {
+    fn wants(&self, transaction: &Transaction) -> bool {
+        if self.table.is_empty() && self.op.is_empty() {
+            return true;
+        }
+        transaction.tables.iter().any(|(name, counts)| self.wants_table(name) && self.wants_operation(counts))
+    }
+
+    fn wants_table(&self, name: &TableName) -> bool {
+        self.table.is_empty() || self.table.iter().any(|pattern| pattern.matches(name))
+    }
+
+    fn wants_operation(&self, counts: &OperationCounts) -> bool {
+        self.op.is_empty() || self.op.iter().any(|&op| counts.of(op.into()) > 0)
+    }
+}
+
+fn text_line(transaction: &Transaction) -> String {
+    let commit = &transaction.commit;
+    let (yellow, reset) = ("\x1b[33m", "\x1b[0m");
+    let mut line = format!("{yellow}{:<12}{reset} {}  xid {:<10}", commit.lsn, shown_time(commit.time), commit.xid);
+    for (name, counts) in &transaction.tables {
+        line.push_str(&format!(" {}{}", name, shown_counts(counts)));
+    }
+    if transaction.tables.is_empty() {
+        line.push_str(" no rows");
+    }
+    line
+}
+
+/// `+inserted ~updated -deleted`, what is zero left out; deletions stand out.
+pub(super) fn shown_counts(counts: &OperationCounts) -> String {
+    let (red, reset) = ("\x1b[31m", "\x1b[0m");
+    let mut shown = String::new();
+    if counts.insert > 0 {
+        shown.push_str(&format!(" +{}", human::count(counts.insert)));
+    }
+    if counts.update > 0 {
+        shown.push_str(&format!(" ~{}", human::count(counts.update)));
+    }
+    if counts.delete > 0 {
+        shown.push_str(&format!(" {red}-{}{reset}", human::count(counts.delete)));
+    }
+    if counts.truncate > 0 {
+        shown.push_str(&format!(" {red}truncated{reset}"));
+    }
+    shown
+}
+
+fn json_line(transaction: &Transaction) -> String {
+    let commit = &transaction.commit;
+    let tables: Vec<_> = transaction
+        .tables
+        .iter()
+        .map(|(name, counts)| {
+            json!({
+                "schema": name.schema, "table": name.table,
+                "insert": counts.insert, "update": counts.update, "delete": counts.delete, "truncate": counts.truncate,
+            })
+        })
+        .collect();
+    let context = transaction.context.as_deref().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    json!({
+        "lsn": commit.lsn, "end_lsn": commit.end_lsn, "xid": commit.xid, "time": shown_time(commit.time),
+        "changes": transaction.total().total(), "tables": tables, "context": context,
+    })
+    .to_string()
+}

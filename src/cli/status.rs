@@ -1,0 +1,186 @@
+//! `afterimage status`.
+
+use std::io::stdout;
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use serde::Serialize;
+
+use super::context::Context;
+use super::output::{human, print_document, print_text};
+use crate::archive::{Archive, TablePath};
+use crate::capture::{SlotState, slot_state};
+use crate::failure::{Failure, Result};
+use crate::history::{shown_time, source_position};
+use crate::model::{Lsn, TableName};
+use crate::postgres::Source;
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct StatusArgs {}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    archive: String,
+    database: String,
+    start_lsn: Lsn,
+    watermark: Lsn,
+    watermark_time: DateTime<Utc>,
+    source: Option<SourceStatus>,
+    tables: Vec<TableStatus>,
+    transactions: usize,
+    marks: usize,
+    restores: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceStatus {
+    position: Lsn,
+    lag_bytes: u64,
+    lag_seconds: f64,
+    slot: Option<SlotState>,
+}
+
+#[derive(Debug, Serialize)]
+struct TableStatus {
+    #[serde(flatten)]
+    name: TableName,
+    change_bytes: u64,
+    change_files: usize,
+    image_bytes: u64,
+    image_files: usize,
+    left_out_columns: Vec<String>,
+}
+
+pub(super) async fn run(context: &Context, _: StatusArgs) -> Result<()> {
+    let archive = context.archive().await?;
+    let status = gather(&archive, context.source_if_named()?).await?;
+    if context.json {
+        print_document(stdout(), &status)?
+    } else {
+        print_text(stdout(), &text(&status))?
+    }
+    verdict(&status)
+}
+
+async fn gather(archive: &Archive, source: Option<Source>) -> Result<Status> {
+    let watermark = archive.watermark().await?;
+    let source = match source {
+        None => None,
+        Some(source) => {
+            let session = source.connect("afterimage status").await?;
+            crate::capture::require_same_source(&session, archive.identity()).await?;
+            let position = source_position(&source).await?;
+            let lag_bytes = position.0.saturating_sub(watermark.lsn.0);
+            // Nothing is late when there is nothing to wait for.
+            let late = (Utc::now() - watermark.time).as_seconds_f64().max(0.0);
+            let lag_seconds = if lag_bytes == 0 { 0.0 } else { late };
+            Some(SourceStatus {
+                position,
+                lag_bytes,
+                lag_seconds,
+                slot: slot_state(&session, archive.identity()).await?,
+            })
+        }
+    };
+    let mut tables = Vec::new();
+    let mut known: Vec<_> = archive.tables_at(watermark.lsn).await?.into_iter().collect();
+    known.sort_by(|a, b| a.0.cmp(&b.0));
+    for (name, relation) in known {
+        let (change_bytes, change_files) = archive.size(&TablePath::Changes(name.clone())).await?;
+        let (image_bytes, image_files) = archive.size(&TablePath::Images(name.clone())).await?;
+        let left_out_columns = relation.left_out;
+        tables.push(TableStatus { name, change_bytes, change_files, image_bytes, image_files, left_out_columns });
+    }
+    Ok(Status {
+        archive: archive.store().to_string(),
+        database: archive.identity().database.clone(),
+        start_lsn: archive.identity().start_lsn,
+        watermark: watermark.lsn,
+        watermark_time: watermark.time,
+        source,
+        tables,
+        transactions: archive.commits(watermark.lsn).await?.len(),
+        marks: archive.marks(watermark.lsn).await?.len(),
+        restores: archive.restores(watermark.lsn).await?.len(),
+    })
+}
+
+fn text(status: &Status) -> String {
+    let mut lines = vec![
+        format!("archive     {} of the database {}", status.archive, status.database),
+        format!(
+            "history     from {} to the watermark {} ({})",
+            status.start_lsn,
+            status.watermark,
+            shown_time(status.watermark_time)
+        ),
+        format!(
+            "            {} transactions, {} marks, {} restores",
+            human::count(status.transactions as u64),
+            status.marks,
+            status.restores
+        ),
+    ];
+    match &status.source {
+        None => lines.push("source      not asked; name it with --source to see the lag and the slot".to_owned()),
+        Some(source) => {
+            lines.push(format!(
+                "source      at {}, the archive is {} and {:.1} s behind",
+                source.position,
+                human::bytes(source.lag_bytes),
+                source.lag_seconds
+            ));
+            lines.push(format!("slot        {}", source.slot.as_ref().map_or("does not exist".to_owned(), slot_text)));
+        }
+    }
+    lines.push("tables".to_owned());
+    for table in &status.tables {
+        let left_out = match table.left_out_columns.is_empty() {
+            true => String::new(),
+            false => format!("  without the generated columns {}", table.left_out_columns.join(", ")),
+        };
+        lines.push(format!(
+            "  {:<40} changes {:>9} in {} files, images {:>9} in {} files{left_out}",
+            table.name.to_string(),
+            human::bytes(table.change_bytes),
+            table.change_files,
+            human::bytes(table.image_bytes),
+            table.image_files
+        ));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn slot_text(slot: &SlotState) -> String {
+    let user = slot.active_pid.map_or("not in use".to_owned(), |pid| format!("in use by the server process {pid}"));
+    let headroom = match slot.safe_wal_size {
+        Some(bytes) => format!("{} until it is cut off", human::bytes(bytes.max(0) as u64)),
+        None => "no limit (max_slot_wal_keep_size)".to_owned(),
+    };
+    format!(
+        "{} is {user}, acknowledged up to {}, holds back {}, {}, {headroom}",
+        slot.name,
+        slot.confirmed_flush,
+        human::bytes(slot.held_bytes.max(0) as u64),
+        slot.wal_status
+    )
+}
+
+/// What makes the exit code say that all is not well.
+fn verdict(status: &Status) -> Result<()> {
+    let Some(source) = &status.source else { return Ok(()) };
+    let ill = |cause: String, remedy: &str| Err(Failure::check_failed(cause).remedy(remedy));
+    match &source.slot {
+        None => ill(
+            "the archive's replication slot does not exist".into(),
+            "changes are being lost; begin a new archive with afterimage init",
+        ),
+        Some(slot) if slot.wal_status == "lost" => ill(
+            format!("the slot {} lost log that was not archived", slot.name),
+            "begin a new archive with afterimage init",
+        ),
+        Some(slot) if slot.active_pid.is_none() => ill("no archiver is running".into(), "start one: afterimage run"),
+        Some(_) => Ok(()),
+    }
+}

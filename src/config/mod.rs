@@ -1,0 +1,148 @@
+//! `afterimage.toml`: found, read, checked. A flag beats the environment, which beats the file.
+
+mod quantity;
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use quantity::{ByteSize, Span};
+
+use crate::capture::CaptureSettings;
+use crate::failure::{Failure, Result};
+use crate::model::TablePattern;
+
+/// The file that is read where none is named.
+pub const DEFAULT_FILE: &str = "afterimage.toml";
+
+/// The configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Connection URL of the source database.
+    pub source: Option<String>,
+    /// Root of the archive: `file:///directory` or `s3://bucket/prefix`.
+    pub archive: Option<String>,
+    pub capture: CaptureConfig,
+    pub restore: RestoreConfig,
+}
+
+/// How the source is read into the archive.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptureConfig {
+    /// Tables to archive, as patterns; all ordinary ones where it is empty.
+    pub tables: Vec<String>,
+    /// Name of the replication slot; by default `afterimage_` and the database's name.
+    pub slot: Option<String>,
+    /// Name of the publication; by default `afterimage`.
+    pub publication: Option<String>,
+    /// Set tables without a usable replica identity to FULL instead of leaving them out.
+    pub set_identity_full: bool,
+    /// The longest time that a committed transaction waits to be published: "1s" by default.
+    pub flush_interval: Option<Span>,
+    /// Changes in memory after which they are written: "64MB" by default.
+    pub flush_bytes: Option<ByteSize>,
+    /// Connections that copy base images: 4 by default.
+    pub copy_workers: Option<usize>,
+}
+
+/// How rows are restored.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestoreConfig {
+    /// How long a restore waits for a lock: "5s" by default.
+    pub lock_timeout: Option<Span>,
+}
+
+impl Config {
+    /// Reads a named file, or the default one where it exists.
+    ///
+    /// # Errors
+    /// Usage, with the position, where the file is not a configuration.
+    pub fn load(named: Option<&Path>) -> Result<Config> {
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None if Path::new(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
+            None => return Ok(Config::default()),
+        };
+        let shown = path.display();
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            Failure::usage(format!("configuration {shown}: {error}"))
+                .remedy("name a file that can be read with --config")
+        })?;
+        Config::parse(&text).map_err(|failure| failure.context(format_args!("configuration {shown}")))
+    }
+
+    /// Reads a configuration.
+    pub fn parse(text: &str) -> Result<Config> {
+        toml::from_str(text).map_err(|error| {
+            let place = error.span().map(|span| {
+                let before = &text[..span.start.min(text.len())];
+                let line = before.matches('\n').count() + 1;
+                let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+                format!("line {line}, column {column}: ")
+            });
+            let message = error.message().lines().collect::<Vec<_>>().join(" ");
+            Failure::usage(format!("{}{message}", place.unwrap_or_default()))
+                .remedy("schemas/afterimage.schema.json describes every key")
+        })
+    }
+
+    /// The schema of the file, as `schemas/afterimage.schema.json` has it.
+    pub fn json_schema() -> String {
+        let mut text = serde_json::to_string_pretty(&schemars::schema_for!(Config)).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+impl CaptureConfig {
+    /// The settings of capture, defaults filled in.
+    ///
+    /// # Errors
+    /// Usage where a table pattern cannot be read.
+    pub fn settings(&self) -> Result<CaptureSettings> {
+        let default = CaptureSettings::default();
+        Ok(CaptureSettings {
+            slot: self.slot.clone(),
+            publication: self.publication.clone().unwrap_or(default.publication),
+            tables: self.tables.iter().map(|pattern| TablePattern::parse(pattern)).collect::<Result<_>>()?,
+            set_identity_full: self.set_identity_full,
+            flush_interval: self.flush_interval.map_or(default.flush_interval, |span| span.0),
+            flush_bytes: self.flush_bytes.map_or(default.flush_bytes, |size| size.0 as usize),
+            copy_workers: self.copy_workers.unwrap_or(default.copy_workers),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place() {
+        let failure = Config::parse("archive = \"file:///a\"\n[capture]\nflush_intervall = \"1s\"\n").unwrap_err();
+        assert!(failure.cause().starts_with("line 3, column 1: "), "{failure}");
+        assert!(failure.cause().contains("flush_intervall"), "{failure}");
+    }
+
+    #[test]
+    fn quantities_are_read() {
+        let config = Config::parse("[capture]\nflush_interval = \"250ms\"\nflush_bytes = \"8MB\"\n").unwrap();
+        let settings = config.capture.settings().unwrap();
+        assert_eq!(settings.flush_interval, std::time::Duration::from_millis(250));
+        assert_eq!(settings.flush_bytes, 8 << 20);
+    }
+
+    #[test]
+    fn the_published_schema_is_the_codes() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas/afterimage.schema.json");
+        if std::env::var_os("AFTERIMAGE_BLESS").is_some() {
+            std::fs::write(path, Config::json_schema()).unwrap();
+        }
+        let published = std::fs::read_to_string(path).unwrap();
+        assert_eq!(published, Config::json_schema(), "write it anew by running this test with AFTERIMAGE_BLESS=1");
+    }
+}

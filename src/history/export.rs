@@ -1,0 +1,189 @@
+//! A table as it was, in formats that other programs read.
+
+use std::io::Write;
+
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use serde_json::{Map, Value as Json};
+
+use super::table_at::TableAt;
+use crate::columnar::{ImageBuilder, RowText, Storage, image_schema};
+use crate::copy_format::{write_csv_header, write_csv_row};
+use crate::failure::{Failure, Result};
+use crate::model::{RelationVersion, quote_identifier, quote_literal};
+
+/// How an export is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExportFormat {
+    /// As `COPY (SELECT * …) TO STDOUT (FORMAT csv, HEADER)` writes it.
+    #[default]
+    Csv,
+    /// `INSERT` statements.
+    Sql,
+    /// One JSON object per line; numbers and booleans as such, everything else as PostgreSQL's text.
+    Json,
+    /// One Parquet file with typed columns; `_exact` has the text of values that these cannot hold.
+    Parquet,
+}
+
+/// Rows of an `INSERT` statement.
+const ROWS_PER_INSERT: u64 = 500;
+/// Bytes of rows in memory before a Parquet row group is written.
+const PARQUET_GROUP_BYTES: usize = 64 << 20;
+/// Bytes gathered before they are written.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// Writes every row; the number of rows comes back.
+///
+/// # Errors
+/// Failed where the output cannot be written, and what reading the archive says.
+pub async fn export(table: &TableAt, format: ExportFormat, out: &mut (dyn Write + Send)) -> Result<u64> {
+    match format {
+        ExportFormat::Csv => csv(table, out).await,
+        ExportFormat::Sql => sql(table, out).await,
+        ExportFormat::Json => json(table, out).await,
+        ExportFormat::Parquet => parquet(table, out).await,
+    }
+}
+
+/// What an error of the output means.
+fn unwritable(error: std::io::Error) -> Failure {
+    Failure::failed(format!("writing the export: {error}"))
+}
+
+/// Gathers bytes and passes them on in large pieces.
+struct Gathered<'a> {
+    bytes: Vec<u8>,
+    out: &'a mut (dyn Write + Send),
+}
+
+impl<'a> Gathered<'a> {
+    fn new(out: &'a mut (dyn Write + Send)) -> Self {
+        Gathered { bytes: Vec::with_capacity(WRITE_BYTES + 4096), out }
+    }
+
+    fn pass_on_when_full(&mut self) -> Result<()> {
+        if self.bytes.len() >= WRITE_BYTES { self.pass_on() } else { Ok(()) }
+    }
+
+    fn pass_on(&mut self) -> Result<()> {
+        self.out.write_all(&self.bytes).map_err(unwritable)?;
+        self.bytes.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.pass_on()?;
+        self.out.flush().map_err(unwritable)
+    }
+}
+
+async fn csv(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
+    let mut gathered = Gathered::new(out);
+    write_csv_header(&mut gathered.bytes, table.relation().columns.iter().map(|column| column.name.as_str()));
+    let mut rows = 0;
+    let mut sink = |row: &RowText| {
+        write_csv_row(&mut gathered.bytes, row.fields());
+        rows += 1;
+        gathered.pass_on_when_full()
+    };
+    table.for_each_row(None, &mut sink).await?;
+    gathered.finish()?;
+    Ok(rows)
+}
+
+async fn sql(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
+    let relation = table.relation();
+    let columns: Vec<String> = relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+    let insert =
+        format!("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES\n", relation.name.to_sql(), columns.join(", "));
+    let mut gathered = Gathered::new(out);
+    gathered.bytes.extend_from_slice(b"SET standard_conforming_strings = on;\nSET TimeZone = 'UTC';\n");
+    let mut rows = 0;
+    let mut sink = |row: &RowText| {
+        let first = rows % ROWS_PER_INSERT == 0;
+        if first && rows > 0 {
+            gathered.bytes.extend_from_slice(b";\n");
+        }
+        gathered.bytes.extend_from_slice(if first { insert.as_bytes() } else { b",\n" });
+        write_values(row, &mut gathered.bytes);
+        rows += 1;
+        gathered.pass_on_when_full()
+    };
+    table.for_each_row(None, &mut sink).await?;
+    if rows > 0 {
+        gathered.bytes.extend_from_slice(b";\n");
+    }
+    gathered.finish()?;
+    Ok(rows)
+}
+
+fn write_values(row: &RowText, out: &mut Vec<u8>) {
+    let values: Vec<String> = row
+        .fields()
+        .map(|field| field.map_or_else(|| "NULL".to_owned(), |text| quote_literal(&String::from_utf8_lossy(text))))
+        .collect();
+    out.push(b'(');
+    out.extend_from_slice(values.join(", ").as_bytes());
+    out.push(b')');
+}
+
+async fn json(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
+    let relation = table.relation();
+    let mut gathered = Gathered::new(out);
+    let mut rows = 0;
+    let mut sink = |row: &RowText| {
+        let object = json_row(relation, row);
+        serde_json::to_writer(&mut gathered.bytes, &object).map_err(|error| unwritable(error.into()))?;
+        gathered.bytes.push(b'\n');
+        rows += 1;
+        gathered.pass_on_when_full()
+    };
+    table.for_each_row(None, &mut sink).await?;
+    gathered.finish()?;
+    Ok(rows)
+}
+
+/// A row as a JSON object. A number that JSON cannot hold is its text.
+pub fn json_row(relation: &RelationVersion, row: &RowText) -> Map<String, Json> {
+    let fields = relation.columns.iter().zip(row.fields());
+    fields
+        .map(|(column, field)| {
+            let storage = Storage::of(column.type_oid, column.type_modifier);
+            (column.name.clone(), field.map_or(Json::Null, |text| json_value(storage, text)))
+        })
+        .collect()
+}
+
+fn json_value(storage: Storage, text: &[u8]) -> Json {
+    let text = String::from_utf8_lossy(text);
+    let number = match storage {
+        Storage::Boolean => return Json::Bool(text == "t"),
+        Storage::Int16 | Storage::Int32 | Storage::Int64 => text.parse::<i64>().ok().map(Json::from),
+        Storage::Float32 | Storage::Float64 => serde_json::from_str::<serde_json::Number>(&text).ok().map(Json::Number),
+        _ => None,
+    };
+    number.unwrap_or_else(|| Json::String(text.into_owned()))
+}
+
+async fn parquet(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
+    let fail = |error: parquet::errors::ParquetError| Failure::failed(format!("writing the export: {error}"));
+    let level = ZstdLevel::try_new(1).map_err(fail)?;
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
+    let mut writer = ArrowWriter::try_new(out, image_schema(table.relation()), Some(properties)).map_err(fail)?;
+    let mut builder = ImageBuilder::new(table.relation());
+    let mut rows = 0;
+    let mut sink = |row: &RowText| {
+        builder.push(row.fields())?;
+        rows += 1;
+        if rows % 1024 == 0 && builder.memory() >= PARQUET_GROUP_BYTES {
+            writer.write(&builder.finish()?).map_err(fail)?;
+        }
+        Ok(())
+    };
+    table.for_each_row(None, &mut sink).await?;
+    writer.write(&builder.finish()?).map_err(fail)?;
+    writer.close().map_err(fail)?;
+    Ok(rows)
+}

@@ -1,0 +1,89 @@
+//! An archive as a session sees it.
+
+use async_trait::async_trait;
+use datafusion::scalar::ScalarValue;
+use object_store::path::Path;
+
+use super::{DataFile, TableFiles, TableRef, Tables};
+use crate::archive::{Archive, LogTable, TablePath, Watermark};
+use crate::columnar::names;
+use crate::failure::{Failure, Result};
+
+/// One archive at one watermark.
+#[derive(Debug, Clone)]
+pub struct ArchivedTables {
+    archive: Archive,
+    watermark: Watermark,
+}
+
+impl ArchivedTables {
+    /// The archive as it is now.
+    pub async fn now(archive: &Archive) -> Result<ArchivedTables> {
+        Ok(ArchivedTables { archive: archive.clone(), watermark: archive.watermark().await? })
+    }
+
+    fn path(table: &TableRef) -> Option<TablePath> {
+        match table {
+            TableRef::Changes(name) => Some(TablePath::Changes(name.clone())),
+            TableRef::Images(name) => Some(TablePath::Images(name.clone())),
+            TableRef::Log(name) => LogTable::ALL.into_iter().find(|log| log.name() == name).map(TablePath::Log),
+        }
+    }
+
+    async fn exists(&self, table: &TableRef) -> Result<bool> {
+        match Self::path(table) {
+            Some(path) => Ok(self.archive.whole_table(&path).await?.is_some()),
+            None => Ok(false),
+        }
+    }
+}
+
+#[async_trait]
+impl Tables for ArchivedTables {
+    async fn list(&self) -> Result<Vec<TableRef>> {
+        let mut known = Vec::new();
+        for (name, _) in self.archive.tables_at(self.watermark.lsn).await? {
+            known.push(TableRef::Changes(name.clone()));
+            known.push(TableRef::Images(name));
+        }
+        known.extend(LogTable::ALL.map(|log| TableRef::Log(log.name().to_owned())));
+        let mut there = Vec::new();
+        for table in known {
+            if self.exists(&table).await? {
+                there.push(table);
+            }
+        }
+        Ok(there)
+    }
+
+    async fn open(&self, table: &TableRef) -> Result<Option<TableFiles>> {
+        let Some(path) = Self::path(table) else { return Ok(None) };
+        let Some((schema, files)) = self.archive.whole_table(&path).await? else { return Ok(None) };
+        let files = files.iter().map(data_file).collect::<Result<_>>()?;
+        let watermark = self.watermark.lsn.as_i64();
+        let mut found = TableFiles::new(schema, files, Some(watermark - 1));
+        match path {
+            TablePath::Changes(_) => {}
+            // An image of the watermark itself is whole; one above it does not exist yet.
+            TablePath::Images(_) => {
+                found.lsn_column = names::IMAGE_LSN.to_owned();
+                found.visible_through = Some(watermark);
+            }
+            TablePath::Log(_) => {
+                found.lsn_column = "lsn".to_owned();
+                found.visible_through = Some(watermark);
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+fn data_file(file: &crate::archive::DataFile) -> Result<DataFile> {
+    let path = Path::parse(&file.path).map_err(|error| Failure::failed(format!("data file {}: {error}", file.path)))?;
+    let mut found = DataFile::new(path, file.size);
+    if let Some(lsn) = file.image_lsn {
+        found.partition_values.push((names::IMAGE_LSN.to_owned(), ScalarValue::Int64(Some(lsn))));
+        found.lsn_range = Some((lsn, lsn));
+    }
+    Ok(found)
+}

@@ -1,0 +1,225 @@
+//! One SQL statement at a time over one view of the archive.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableFunctionImpl;
+use datafusion::common::TableReference;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use futures::stream::{BoxStream, StreamExt};
+use object_store::ObjectStore;
+use url::{Position, Url};
+
+use super::catalog::{Catalogs, DEFAULT_CATALOG, DEFAULT_SCHEMA, View};
+use super::errors::failure_of;
+use super::memory::SharedMemory;
+use super::suggestion::nearest;
+use super::{TableRef, Tables, lsn_functions};
+use crate::failure::{Failure, Result};
+
+/// What the queries of a session may use together.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Memory in bytes for sorts, joins and aggregates; beyond it they spill to disk. They need some
+    /// tens of MiB to be able to spill at all.
+    pub memory_bytes: usize,
+    /// Where they spill to; created where it does not exist, and emptied when the session ends.
+    pub spill_dir: PathBuf,
+}
+
+/// Reads SQL over one view of the archive. Cheap to clone.
+#[derive(Clone)]
+pub struct Session {
+    state: SessionState,
+    tables: Arc<dyn Tables>,
+    store: ObjectStoreUrl,
+}
+
+/// The rows of a query, produced as they are asked for; dropping the stream ends the query.
+pub struct QueryResult {
+    pub schema: SchemaRef,
+    pub batches: BoxStream<'static, Result<RecordBatch>>,
+}
+
+impl Session {
+    /// A session that reads `tables`, whose files' paths are relative to `store`. `store_url` is the
+    /// store's URL; only its scheme and host are used, as the store's name in plans.
+    ///
+    /// # Errors
+    /// [`crate::failure::Category::Failed`] where the spill directory cannot be used.
+    pub fn new(
+        tables: Arc<dyn Tables>,
+        store: Arc<dyn ObjectStore>,
+        store_url: Url,
+        limits: Limits,
+    ) -> Result<Session> {
+        let store_name = ObjectStoreUrl::parse(&store_url[..Position::BeforePath]).map_err(failure_of)?;
+        let spill = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![limits.spill_dir]));
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(SharedMemory::new(limits.memory_bytes)))
+            .with_disk_manager_builder(spill)
+            .build_arc()
+            .map_err(failure_of)?;
+        runtime.register_object_store(store_name.as_ref(), store);
+        let mut state = SessionStateBuilder::new()
+            .with_config(configuration(limits.memory_bytes))
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .build();
+        for function in lsn_functions::all() {
+            state.register_udf(Arc::new(function)).map_err(failure_of)?;
+        }
+        Ok(Session { state, tables, store: store_name })
+    }
+
+    /// The same session, with the same limits and functions, over another view of the same archive.
+    pub fn over(&self, tables: Arc<dyn Tables>) -> Session {
+        Session { tables, ..self.clone() }
+    }
+
+    /// Adds a function that can stand where a table does: `SELECT * FROM name(…)`.
+    pub fn register_table_function(&mut self, name: &str, function: Arc<dyn TableFunctionImpl>) {
+        self.state.register_udtf(name, function);
+    }
+
+    /// Plans and starts one reading statement.
+    ///
+    /// # Errors
+    /// [`crate::failure::Category::Usage`] where the statement is wrong, names what does not exist, or
+    /// would write; otherwise what opening the tables answered. Errors of running come from the stream.
+    pub async fn sql(&self, text: &str) -> Result<QueryResult> {
+        let dialect = self.state.config_options().sql_parser.dialect;
+        let statement = self.state.sql_to_statement(text, &dialect).map_err(failure_of)?;
+        refuse_writing(&statement)?;
+        let mentioned = self.state.resolve_table_references(&statement).map_err(failure_of)?;
+        let state = self.state_for(&mentioned).await?;
+        let plan = match state.statement_to_plan(statement).await {
+            Ok(plan) => plan,
+            Err(error) => return Err(self.explain(error, &mentioned).await),
+        };
+        read_only().verify_plan(&plan).map_err(|_| only_reads("this statement"))?;
+        let frame = SessionContext::new_with_state(state).execute_logical_plan(plan).await.map_err(failure_of)?;
+        let stream = frame.execute_stream().await.map_err(failure_of)?;
+        Ok(QueryResult { schema: stream.schema(), batches: stream.map(|batch| batch.map_err(failure_of)).boxed() })
+    }
+
+    /// The state in which a statement that mentions these names is planned.
+    async fn state_for(&self, mentioned: &[TableReference]) -> Result<SessionState> {
+        let listed = if mentioned.iter().any(asks_for_listings) { self.tables.list().await? } else { Vec::new() };
+        let view = View { tables: Arc::clone(&self.tables), listed, store: self.store.clone() };
+        let mut state = self.state.clone();
+        state.register_catalog_list(Arc::new(Catalogs(Arc::new(view))));
+        Ok(state)
+    }
+
+    /// An unknown table is the commonest mistake, so the nearest names are looked for.
+    async fn explain(&self, error: DataFusionError, mentioned: &[TableReference]) -> Failure {
+        let message = error.find_root().message().into_owned();
+        let Some(missing) = mentioned.iter().find(|table| message == not_found(table)) else {
+            return failure_of(error);
+        };
+        match self.tables.list().await {
+            Ok(listed) => unknown_table(missing, &listed),
+            Err(failure) => failure,
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("tables", &self.tables).field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for QueryResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueryResult").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// PostgreSQL's habits where DataFusion leaves a choice.
+fn configuration(memory_bytes: usize) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(DEFAULT_CATALOG, DEFAULT_SCHEMA)
+        .with_information_schema(true);
+    let options = config.options_mut();
+    options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
+    options.sql_parser.parse_float_as_decimal = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.execution.time_zone = Some("UTC".into());
+    // Each partition's sort keeps this aside for merging what it spilled; it must fit into the limit.
+    let partitions = options.execution.target_partitions.max(1);
+    options.execution.sort_spill_reservation_bytes =
+        options.execution.sort_spill_reservation_bytes.min(memory_bytes / partitions / 4);
+    config
+}
+
+/// The second line of defence: whatever a statement looks like, its plan must not write.
+fn read_only() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+}
+
+/// The first line of defence, before anything is opened or resolved.
+fn refuse_writing(statement: &Statement) -> Result<()> {
+    match statement {
+        Statement::Statement(sql) if reads(sql) => Ok(()),
+        Statement::Statement(sql) => Err(only_reads(&first_words(&sql.to_string()))),
+        Statement::Explain(explain) => refuse_writing(&explain.statement),
+        Statement::CopyTo(_) => Err(only_reads("COPY")),
+        Statement::CreateExternalTable(_) => Err(only_reads("CREATE EXTERNAL TABLE")),
+        Statement::Reset(_) => Err(only_reads("RESET")),
+    }
+}
+
+fn reads(statement: &SqlStatement) -> bool {
+    match statement {
+        SqlStatement::Explain { statement, .. } => reads(statement),
+        SqlStatement::Query(_)
+        | SqlStatement::ExplainTable { .. }
+        | SqlStatement::ShowFunctions { .. }
+        | SqlStatement::ShowVariable { .. }
+        | SqlStatement::ShowVariables { .. }
+        | SqlStatement::ShowTables { .. }
+        | SqlStatement::ShowColumns { .. } => true,
+        _ => false,
+    }
+}
+
+fn first_words(statement: &str) -> String {
+    statement.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn only_reads(what: &str) -> Failure {
+    Failure::usage(format!("{what} is not possible here: the archive is only read"))
+        .remedy("ask with SELECT, WITH, VALUES, EXPLAIN, SHOW or DESCRIBE; restore and export write elsewhere")
+}
+
+fn asks_for_listings(table: &TableReference) -> bool {
+    table.schema() == Some("information_schema")
+}
+
+/// How DataFusion says that a table does not exist.
+fn not_found(table: &TableReference) -> String {
+    format!("table '{}' not found", table.clone().resolve(DEFAULT_CATALOG, DEFAULT_SCHEMA))
+}
+
+fn unknown_table(missing: &TableReference, listed: &[TableRef]) -> Failure {
+    let near = nearest(&missing.to_string(), listed);
+    let remedy = match near.is_empty() {
+        true => "SHOW TABLES lists what there is".to_owned(),
+        false => format!("did you mean {}? SHOW TABLES lists all", near.join(" or ")),
+    };
+    Failure::usage(format!("there is no table {missing} in the archive")).remedy(remedy)
+}

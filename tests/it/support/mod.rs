@@ -1,0 +1,32 @@
+//! What tests stand on: servers, databases, the program itself, oracles. Its own tests are in [`tests`].
+
+mod directory;
+mod oracle;
+mod postgres;
+mod program;
+mod python;
+mod s3;
+mod tests;
+
+pub(crate) use directory::Directory;
+pub(crate) use oracle::Snapshot;
+pub(crate) use postgres::{Database, Release, connect, own_postgres, postgres};
+pub(crate) use program::{Program, target_directory};
+pub(crate) use python::python;
+pub(crate) use s3::s3;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Asks until the answer is yes.
+///
+/// # Panics
+/// After `patience`, saying what was waited for.
+#[track_caller]
+pub(crate) fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not within {patience:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}

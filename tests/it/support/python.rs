@@ -1,0 +1,32 @@
+//! Foreign readers of the archive: the Python environment that `tests/install test` makes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Program, target_directory};
+
+/// Runs a script (deltalake, duckdb, pyarrow and pytz are there) and gives what it printed.
+///
+/// # Panics
+/// Where the script fails, with its traceback, or takes more than two minutes.
+#[track_caller]
+pub(crate) fn python<'a>(script: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> String {
+    let program = Program::new(&executable("python")).arguments(["-c", script]).arguments(arguments);
+    program.run(Duration::from_secs(120)).expect(0).stdout
+}
+
+/// A program of the environment.
+pub(super) fn executable(name: &str) -> PathBuf {
+    let path = target_directory().join("python/bin").join(name);
+    assert!(path.exists(), "there is no {}; run tests/install test", path.display());
+    path
+}
+
+/// Where the environment's packages are.
+pub(super) fn site_packages() -> PathBuf {
+    let lib = target_directory().join("python/lib");
+    let mut versions = fs::read_dir(&lib).into_iter().flatten().flatten().map(|entry| entry.path());
+    let python = versions.find(|path| path.join("site-packages").is_dir());
+    python.unwrap_or_else(|| panic!("nothing in {}; run tests/install test", lib.display())).join("site-packages")
+}
