@@ -309,4 +309,3 @@ fn cascade_notes(differences: &Differences) -> Vec<Note> {
     }
     notes
 }
-
