@@ -23,7 +23,7 @@ use super::delta::{DataFile, DeltaTable};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
 use super::log::{self, LogRow, MarkRow, RelationRow, RestoreRow, TransactionRow};
-use super::store::{Store, object_path};
+use super::store::{Store, no_archive, object_path};
 use super::writer::{WATERMARK, WATERMARK_TIME};
 use crate::columnar::names;
 use crate::failure::{Failure, Result};
@@ -67,10 +67,7 @@ impl Archive {
 
     /// Opens an archive that must be there.
     pub async fn open(store: &Store) -> Result<Archive> {
-        Archive::find(store).await?.ok_or_else(|| {
-            Failure::failed(format!("there is no archive at {store}"))
-                .remedy("make one: afterimage init, or name its root with --archive")
-        })
+        Archive::find(store).await?.ok_or_else(|| no_archive(store))
     }
 
     pub fn identity(&self) -> &ArchiveIdentity {

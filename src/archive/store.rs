@@ -1,5 +1,6 @@
 //! An archive's root as an object store, and what its errors mean.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use crate::failure::{Category, Failure, Result};
 
 /// How long one request is retried before its failure is reported to the caller, who may try again.
 const RETRY_FOR: Duration = Duration::from_secs(20);
+
+/// Where a cloud's machines get the credentials of their role.
+const METADATA_SERVICE: &str = "169.254.169.254";
 
 /// An archive's root. Paths are relative to it; cloning is cheap.
 #[derive(Clone)]
@@ -51,16 +55,22 @@ impl Store {
     /// # Errors
     /// Usage for a URL of another kind; failed where a local directory cannot be created.
     pub fn open(url: &str) -> Result<Store> {
-        let (root, objects) = match url.split_once("://") {
-            None => local(std::path::Path::new(url))?,
-            Some(("file", _)) => {
-                let path = Url::parse(url).ok().and_then(|parsed| parsed.to_file_path().ok());
-                local(&path.ok_or_else(|| wrong_url(url, "a file URL has three slashes and an absolute path"))?)?
-            }
-            Some(("s3", _)) => s3(url)?,
-            Some((scheme, _)) => return Err(wrong_url(url, &format!("{scheme:?} is not a known kind of store"))),
+        let (root, objects) = match Location::parse(url)? {
+            Location::Local(directory) => local(&directory)?,
+            Location::S3 => s3(url)?,
         };
         Ok(Store::new(url, root, objects))
+    }
+
+    /// As [`Store::open`], for who only reads: a local directory that does not exist is not created.
+    ///
+    /// # Errors
+    /// Failed where there is no such directory.
+    pub fn open_existing(url: &str) -> Result<Store> {
+        match Location::parse(url)? {
+            Location::Local(directory) if !directory.is_dir() => Err(no_archive(url)),
+            _ => Store::open(url),
+        }
     }
 
     /// A store over any object store, for tests.
@@ -144,6 +154,11 @@ impl Store {
             Error::Generic { .. } if text.contains("os error 30") => {
                 Failure::failed(format!("archive {self}: read-only: {text}")).remedy("mount it writable")
             }
+            // Where no credentials are given, the library asks the cloud's machines for some.
+            _ if text.contains(METADATA_SERVICE) => {
+                Failure::failed(format!("archive {self}: no credentials were found: {text}"))
+                    .remedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the machine has a role")
+            }
             _ => Failure::transient(format!("archive {self}: {text}"))
                 .remedy("check that the store is reachable and its endpoint, region and bucket are right"),
         }
@@ -157,6 +172,32 @@ impl Store {
             other => Failure::failed(format!("archive {self}: {}", first_line(&other.to_string()))),
         }
     }
+}
+
+/// What an archive's URL says, before anything is looked at.
+enum Location {
+    Local(PathBuf),
+    S3,
+}
+
+impl Location {
+    fn parse(url: &str) -> Result<Location> {
+        match url.split_once("://") {
+            None => Ok(Location::Local(url.into())),
+            Some(("file", _)) => {
+                let path = Url::parse(url).ok().and_then(|parsed| parsed.to_file_path().ok());
+                let path = path.ok_or_else(|| wrong_url(url, "a file URL has three slashes and an absolute path"))?;
+                Ok(Location::Local(path))
+            }
+            Some(("s3", _)) => Ok(Location::S3),
+            Some((scheme, _)) => Err(wrong_url(url, &format!("{scheme:?} is not a known kind of store"))),
+        }
+    }
+}
+
+pub(super) fn no_archive(shown: impl std::fmt::Display) -> Failure {
+    Failure::failed(format!("there is no archive at {shown}"))
+        .remedy("make one: afterimage init, or name its root with --archive")
 }
 
 /// A path inside the archive; names in it are escaped already.
@@ -177,6 +218,11 @@ fn local(directory: &std::path::Path) -> Result<(Url, Arc<dyn ObjectStore>)> {
 
 fn s3(url: &str) -> Result<(Url, Arc<dyn ObjectStore>)> {
     let parsed = Url::parse(url).map_err(|error| wrong_url(url, &error.to_string()))?;
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        // It would be shown wherever the archive is named.
+        return Err(Failure::usage("the archive's URL holds credentials")
+            .remedy("put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and write s3://bucket/prefix"));
+    }
     let bucket =
         parsed.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong_url(url, "it names no bucket"))?;
     let plain_http = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
@@ -234,5 +280,22 @@ pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Failure::new(Category::Failed, format!("a worker stopped: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn missing_credentials_are_called_that() {
+        let store = Store::new("s3://bucket/x", Url::parse("s3://bucket/").unwrap(), Arc::new(InMemory::new()));
+        let asked = "Error performing PUT http://169.254.169.254/latest/api/token: operation timed out";
+        let failure = store.failure(object_store::Error::Generic { store: "S3", source: asked.into() });
+        assert!(failure.cause().contains("no credentials were found"), "{failure}");
+        assert!(failure.remedy_text().unwrap().contains("AWS_ACCESS_KEY_ID"));
+        assert!(!failure.is_transient(), "waiting brings none");
     }
 }

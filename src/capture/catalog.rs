@@ -15,6 +15,9 @@ pub struct SourceTable {
     pub identity: Identity,
     /// Whether updates and deletes can be published as the table stands.
     pub identity_usable: bool,
+    pub owner: String,
+    /// Whether the owner is a superuser, which nobody is made a member of lightly.
+    pub owner_is_superuser: bool,
     /// Whether the current role may publish and alter it.
     pub owned: bool,
     /// Whether the current role may read it.
@@ -35,8 +38,8 @@ SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relpersistence::text
        END,
        pg_has_role(c.relowner, 'USAGE'),
        has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
-       c.reltuples::float8, pg_table_size(c.oid)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       c.reltuples::float8, pg_table_size(c.oid), o.rolname::text, o.rolsuper
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
 WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
 ORDER BY n.nspname, c.relname";
@@ -56,6 +59,8 @@ pub async fn tables(client: &Client) -> Result<Vec<SourceTable>> {
             readable: row.get(7),
             estimated_rows: row.get(8),
             bytes: row.get(9),
+            owner: row.get(10),
+            owner_is_superuser: row.get(11),
         })
         .collect())
 }

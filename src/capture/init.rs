@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 
 use super::base_image::{ImageJob, ImageProgress, StagedImage, copy_tables, snapshot_session};
 use super::catalog::{self, SourceTable, StoredNames};
+use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
 use super::source_check::{self, SourceFacts};
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, FORMAT, Store};
@@ -141,12 +142,10 @@ fn choose(tables: Vec<SourceTable>, settings: &CaptureSettings, facts: &SourceFa
         settings.tables.is_empty() || settings.tables.iter().any(|pattern| pattern.matches(&table.name))
     };
     let mut chosen = Chosen::default();
-    for table in tables.into_iter().filter(wanted) {
-        if table.unlogged {
-            chosen.unlogged.push(table);
-            continue;
-        }
-        require_privileges(&table, facts)?;
+    let (unlogged, logged): (Vec<_>, Vec<_>) = tables.into_iter().filter(wanted).partition(|table| table.unlogged);
+    chosen.unlogged = unlogged;
+    require_privileges(&logged, &facts.role)?;
+    for table in logged {
         let place = match (table.identity_usable, settings.set_identity_full) {
             (true, _) => &mut chosen.archived,
             (false, true) => &mut chosen.set_full,
@@ -164,21 +163,6 @@ fn choose(tables: Vec<SourceTable>, settings: &CaptureSettings, facts: &SourceFa
             .remedy("create a table with a primary key, or pass --set-identity-full"));
     }
     Ok(chosen)
-}
-
-fn require_privileges(table: &SourceTable, facts: &SourceFacts) -> Result<()> {
-    let role = quote_identifier(&facts.role);
-    let (name, sql) = (&table.name, table.name.to_sql());
-    if !table.readable {
-        let schema = quote_identifier(&name.schema);
-        return Err(Failure::failed(format!("the role {role} may not read {name}"))
-            .remedy(format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {sql} TO {role};")));
-    }
-    if !table.owned {
-        return Err(Failure::failed(format!("the role {role} may not publish {name}: only its owner may"))
-            .remedy(format!("GRANT the role that owns {sql} TO {role};")));
-    }
-    Ok(())
 }
 
 async fn set_identities(client: &Client, tables: &[SourceTable]) -> Result<()> {

@@ -16,6 +16,7 @@ mod base_image;
 pub mod catalog;
 mod committer;
 mod init;
+mod privileges;
 mod receiver;
 mod run;
 mod settings;

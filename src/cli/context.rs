@@ -32,8 +32,9 @@ impl Context {
         let named = global.config.clone().or_else(|| variable("AFTERIMAGE_CONFIG").map(Into::into));
         let config = Config::load(named.as_deref().map(Path::new))?;
         let url = global.source.clone().or_else(|| variable("AFTERIMAGE_SOURCE")).or_else(|| variable("DATABASE_URL"));
-        // libpq's variables are read where no URL is given, and beat the file.
-        let from_libpq = ["PGHOST", "PGDATABASE", "PGPORT", "PGUSER"].iter().any(|name| variable(name).is_some());
+        // libpq's variables that name a server or a database beat the file. One like PGUSER, which many
+        // shells set, only fills in what an address leaves open.
+        let from_libpq = ["PGHOST", "PGHOSTADDR", "PGDATABASE"].iter().any(|name| variable(name).is_some());
         let source = url.or_else(|| config.source.clone().filter(|_| !from_libpq));
         let source = source.or_else(|| from_libpq.then(String::new));
         let archive =
@@ -55,17 +56,21 @@ impl Context {
         Source::resolve(Some(url.as_str()).filter(|url| !url.is_empty())).map(Some)
     }
 
-    /// The archive's root, which must be named somewhere.
+    /// The archive's root, to be written to.
     pub(super) fn store(&self) -> Result<Store> {
-        let url = self.archive.as_deref().ok_or_else(|| {
-            Failure::usage("no archive is named")
-                .remedy("add --archive file:///directory or s3://bucket/prefix, or set AFTERIMAGE_ARCHIVE")
-        })?;
-        Store::open(url)
+        Store::open(self.archive_url()?)
     }
 
+    fn archive_url(&self) -> Result<&str> {
+        self.archive.as_deref().ok_or_else(|| {
+            Failure::usage("no archive is named")
+                .remedy("add --archive file:///directory or s3://bucket/prefix, or set AFTERIMAGE_ARCHIVE")
+        })
+    }
+
+    /// The archive, which must exist.
     pub(super) async fn archive(&self) -> Result<Archive> {
-        Archive::open(&self.store()?).await
+        Archive::open(&Store::open_existing(self.archive_url()?)?).await
     }
 
     /// The settings of capture with a command's flags on top of the file's.
@@ -122,6 +127,15 @@ pub(super) fn single_table<'a>(
                 .remedy("name one"))
         }
         (None, _) => Err(unknown_table(pattern, &known)),
+    }
+}
+
+/// Refuses a pattern that names none of the tables given.
+pub(super) fn require_table<'a>(pattern: &TablePattern, tables: impl Iterator<Item = &'a TableName>) -> Result<()> {
+    let known: Vec<&TableName> = tables.collect();
+    match known.iter().any(|name| pattern.matches(name)) {
+        true => Ok(()),
+        false => Err(unknown_table(pattern, &known)),
     }
 }
 

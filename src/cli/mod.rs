@@ -9,6 +9,7 @@ mod mark;
 pub mod output;
 mod progress;
 mod query;
+mod redaction;
 mod restore;
 mod run;
 mod status;
@@ -17,6 +18,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::{Failure, Result};
@@ -28,9 +30,12 @@ use context::Context;
 /// The archive is a directory or a bucket of Delta Lake tables that any query engine reads.
 #[derive(Debug, Parser)]
 #[command(name = "afterimage", version, propagate_version = true, max_term_width = 100)]
-#[command(
-    after_help = "Start with: afterimage demo\nExit codes: 0 done; 1 failed; 2 wrong usage; 3 a check says no; 4 refused to protect data."
-)]
+#[command(after_help = "\
+Start with: afterimage demo
+A point (POINT) is a time with its zone (2025-10-09T14:03:00Z), an age (15m ago), an LSN
+(16/B374D848), before:TXN or after:TXN (a transaction's xid or commit LSN, as log lists them),
+mark:NAME, or now.
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 a check says no; 4 refused to protect data.")]
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -40,39 +45,56 @@ struct Cli {
 
 /// Accepted by every command.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct GlobalArgs {
-    /// Connection URL of the source database [env: AFTERIMAGE_SOURCE, DATABASE_URL, PGHOST, PGDATABASE, …]
-    #[arg(long, global = true, value_name = "URL")]
+    /// Address of the source database: postgres://user@host/database [env: AFTERIMAGE_SOURCE, DATABASE_URL, PGHOST, …]
+    #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     source: Option<String>,
     /// Root of the archive: file:///directory or s3://bucket/prefix [env: AFTERIMAGE_ARCHIVE]
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     archive: Option<String>,
-    /// Configuration file; afterimage.toml where there is one [env: AFTERIMAGE_CONFIG]
+    /// Configuration file; ./afterimage.toml where it exists [env: AFTERIMAGE_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// How long to wait until the archive has what the source has: 10s, 5m
+    /// How long to wait for the archive where a point is in the source and not yet in it: 10s, 5m
     #[arg(long, global = true, value_name = "DURATION", default_value = "30s")]
     wait: crate::config::Span,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Prepare the source and take the first base image
+    /// Prepare the source and begin its archive with a first base image of every table
     Init(init::InitArgs),
-    /// Archive continuously; runs init first where there is no archive
+    /// Archive every change until stopped; runs init first where there is no archive
     Run(run::RunArgs),
-    /// Show how far the archive is and whether all is well
+    /// Show how far the archive reaches and whether all is well; exit code 3 if not
     Status(status::StatusArgs),
-    /// List transactions, newest first
+    /// List the archived transactions, newest first
+    #[command(after_help = "Examples:
+  afterimage log -n 20
+  afterimage log --table 'sales.*' --op delete --from '2h ago'")]
     Log(log::LogArgs),
-    /// Give the present a name
+    /// Give the present a name, to come back to it later
+    #[command(after_help = "Example:
+  afterimage mark before-release-7
+  afterimage export orders --at mark:before-release-7")]
     Mark(mark::MarkArgs),
     /// Write a table as it was at a point
+    #[command(after_help = "Examples:
+  afterimage export orders --at '15m ago' >orders.csv
+  afterimage export sales.orders --at before:742 --format sql --output orders.sql")]
     Export(export::ExportArgs),
-    /// SQL over the archive's tables: changes.*, images.*, log.*
+    /// Ask the archive in SQL: changes.TABLE, images.TABLE and log.transactions, …
+    #[command(after_help = "\
+changes.TABLE has one row per change: _lsn, _seq, _xid, _ts, _op, _old (the row before), then
+the table's columns.
+Examples:
+  afterimage query 'SHOW TABLES'
+  afterimage query \"SELECT _ts, _xid, _old FROM changes.orders WHERE _op = 'delete' ORDER BY _lsn\"
+  afterimage query 'SELECT * FROM changes.sales.orders WHERE id = 7'")]
     Query(query::QueryArgs),
     /// Bring rows back: shows a plan, and performs it with --apply
     Restore(restore::RestoreArgs),
@@ -85,8 +107,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(shown) => {
-            // Help and version are not errors; a closed terminal is nobody's fault.
-            let _ = shown.print();
+            explain(&shown);
             return ExitCode::from(if shown.use_stderr() { 2 } else { 0 });
         }
     };
@@ -114,15 +135,30 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .map_err(|error| Failure::failed(format!("starting threads: {error}")))
 }
 
+/// Shows what clap has to say. Help and version are not errors.
+fn explain(shown: &clap::Error) {
+    let text = shown.render().ansi().to_string();
+    // A closed terminal is nobody's fault.
+    let _ = match shown.use_stderr() {
+        true => write!(anstream::stderr(), "{}", redaction::without_passwords(&text)),
+        false => write!(anstream::stdout(), "{text}"),
+    };
+}
+
 /// One line of cause, one line of remedy.
 fn report(failure: &Failure) {
     let mut stderr = anstream::stderr().lock();
     let (red, bold, reset) = ("\x1b[31;1m", "\x1b[1m", "\x1b[0m");
     // Nobody is left to tell when stderr is closed.
-    let _ = writeln!(stderr, "{red}error:{reset} {}", failure.cause());
+    let _ = writeln!(stderr, "{red}error:{reset} {}", one_line(failure.cause()));
     if let Some(remedy) = failure.remedy_text() {
-        let _ = writeln!(stderr, " {bold}help:{reset} {remedy}");
+        let _ = writeln!(stderr, " {bold}help:{reset} {}", one_line(remedy));
     }
+}
+
+/// A message of a library or a server may have several lines, and what was mistyped may hold a password.
+fn one_line(text: &str) -> String {
+    redaction::without_passwords(&text.lines().map(str::trim).collect::<Vec<_>>().join(" "))
 }
 
 async fn run(cli: Cli) -> Result<()> {

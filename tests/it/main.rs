@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test reports by its panic")]
 
 mod architecture;
+mod cli;
 mod dependencies;
 mod scratch;
 mod support;

@@ -11,7 +11,7 @@ mod tests;
 pub(crate) use directory::Directory;
 pub(crate) use oracle::Snapshot;
 pub(crate) use postgres::{Database, Release, connect, own_postgres, postgres};
-pub(crate) use program::{Program, target_directory};
+pub(crate) use program::{End, Program, Running, target_directory};
 pub(crate) use python::python;
 pub(crate) use s3::s3;
 

@@ -67,9 +67,31 @@ impl Program {
         self.start().wait(patience)
     }
 
-    pub(crate) fn start(mut self) -> Running {
+    /// Runs it to its end with a standard output that nobody reads, as `| head` leaves it.
+    ///
+    /// # Panics
+    /// After `patience`.
+    #[track_caller]
+    pub(crate) fn run_without_reader(self, patience: Duration) -> End {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        self.start_into(Some(writer.into())).wait(patience)
+    }
+
+    /// Its path and arguments as a shell would be given them.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let words = std::iter::once(self.0.get_program()).chain(self.0.get_args());
+        words.map(|word| word.to_str().unwrap().to_owned()).collect()
+    }
+
+    pub(crate) fn start(self) -> Running {
+        self.start_into(None)
+    }
+
+    fn start_into(mut self, stdout: Option<Stdio>) -> Running {
         let directory = Directory::new().always_removed();
-        let stdout = File::create(directory.join("stdout")).unwrap();
+        let captured = File::create(directory.join("stdout")).unwrap();
+        let stdout = stdout.unwrap_or_else(|| captured.into());
         let stderr = File::create(directory.join("stderr")).unwrap();
         let child = self.0.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
         let child = child.unwrap_or_else(|error| panic!("{:?}: {error}", self.0.get_program()));
