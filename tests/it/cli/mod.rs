@@ -1,5 +1,6 @@
 //! What a person sees: every command's results, and what is said of every mistake.
 
+mod archives;
 mod sources;
 
 use std::time::Duration;
