@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::time::{Instant, sleep};
+use tokio_postgres::Client;
 
 use crate::archive::{Archive, Watermark};
-use crate::failure::{Failure, Result};
+use crate::capture::require_same_source;
+use crate::failure::{Category, Failure, Result};
 use crate::model::{Commit, Lsn, Point, Xid};
 use crate::postgres::Source;
 
@@ -58,73 +60,104 @@ pub struct Resolver<'a> {
 /// Resolves a point.
 ///
 /// # Errors
-/// Refused where the point is not in the archive's history, with the nearest that are; usage where
-/// an xid or a mark names two transactions.
+/// Refused where the point is not in the archive's history, with the nearest that are, and where the
+/// source is another database's; usage where an xid or a mark names two transactions.
 pub async fn resolve(resolver: &Resolver<'_>, point: &Point) -> Result<Cut> {
     let archive = resolver.archive;
-    let mut watermark = archive.watermark().await?;
-    let target = resolver.wait_target(point, watermark).await?;
-    if let Some(target) = target {
-        watermark = resolver.wait_for(target, watermark).await?;
-    }
-    let commits = archive.commits(watermark.lsn).await?;
-    let history = History { archive, watermark, commits: &commits };
-    let lsn = match point {
-        Point::Now => target.unwrap_or(watermark.lsn),
-        Point::Lsn(lsn) => history.lsn(*lsn)?,
-        Point::Time(time) => history.time(*time, target.is_some())?,
-        Point::BeforeXid(xid) => history.transaction(*xid, point)?.lsn,
-        Point::AfterXid(xid) => history.transaction(*xid, point)?.end_lsn,
-        Point::BeforeCommit(lsn) => history.commit(*lsn)?.lsn,
-        Point::AfterCommit(lsn) => history.commit(*lsn)?.end_lsn,
-        Point::Mark(name) => history.mark(name).await?,
+    let watermark = archive.watermark().await?;
+    let history = History::read(archive, watermark).await?;
+    let (history, lsn) = match point {
+        Point::BeforeXid(_) | Point::AfterXid(_) | Point::BeforeCommit(_) | Point::AfterCommit(_) | Point::Mark(_) => {
+            resolver.transaction(history, point).await?
+        }
+        Point::Now => {
+            let source = resolver.source.ok_or_else(|| {
+                Failure::usage("now is the source's position, and no source was named").remedy("add --source URL")
+            })?;
+            let position = resolver.position(source).await?;
+            (resolver.caught_up(history, position).await?, position)
+        }
+        Point::Lsn(lsn) => {
+            let history = match resolver.reached_by_source(*lsn, watermark).await? {
+                true => resolver.caught_up(history, *lsn).await?,
+                false => history,
+            };
+            let found = history.lsn(*lsn)?;
+            (history, found)
+        }
+        Point::Time(time) => {
+            let position = resolver.position_for(*time, watermark).await?;
+            let history = match position {
+                Some(position) => resolver.caught_up(history, position).await?,
+                None => history,
+            };
+            let found = history.time(*time, position.is_some())?;
+            (history, found)
+        }
     };
-    let at = commits.partition_point(|commit| commit.lsn < lsn);
-    let last = at.checked_sub(1).map(|last| commits[last]);
-    Ok(Cut { point: point.clone(), lsn, last, next: commits.get(at).copied() })
+    Ok(history.cut(point, lsn))
 }
 
 impl Resolver<'_> {
-    /// The position that the watermark must have reached before the point can be resolved.
-    async fn wait_target(&self, point: &Point, watermark: Watermark) -> Result<Option<Lsn>> {
-        match point {
-            Point::Now => {
-                let source = self.source.ok_or_else(|| {
-                    Failure::usage("now is the source's position, and no source was named").remedy("add --source URL")
-                })?;
-                source_position(source).await.map(Some)
-            }
-            Point::Lsn(lsn) if *lsn > watermark.lsn => match self.source {
-                // What the source has reached can be waited for; more cannot.
-                Some(source) => {
-                    let position = source_position(source).await?;
-                    Ok(Some(*lsn).filter(|lsn| *lsn <= position))
-                }
-                None => Ok(None),
-            },
-            Point::Time(time) if *time > watermark.time => {
-                if *time > Utc::now() + chrono::Duration::seconds(5) {
-                    return Err(Failure::refused(format!("{} has not come yet", shown_time(*time)))
-                        .remedy(nearest_end(watermark)));
-                }
-                match self.source {
-                    Some(source) => source_position(source).await.map(Some),
-                    None => Ok(None),
-                }
-            }
-            Point::BeforeXid(_)
-            | Point::AfterXid(_)
-            | Point::BeforeCommit(_)
-            | Point::AfterCommit(_)
-            | Point::Mark(_) => {
-                // It may have committed a moment ago.
-                match self.source {
-                    Some(source) => Ok(source_position(source).await.ok()),
-                    None => Ok(None),
-                }
-            }
-            Point::Lsn(_) | Point::Time(_) => Ok(None),
+    /// Where the source is; the position of another database would mean nothing in this archive.
+    async fn position(&self, source: &Source) -> Result<Lsn> {
+        let session = source.connect("afterimage").await?;
+        require_same_source(&session, self.archive.identity()).await?;
+        position_of(&session).await
+    }
+
+    /// A point that names a transaction. What is archived needs neither the source nor an archiver; what
+    /// is not may have committed a moment ago.
+    async fn transaction<'h>(&self, history: History<'h>, point: &Point) -> Result<(History<'h>, Lsn)> {
+        let absent = match history.transaction_point(point).await {
+            Err(failure) if failure.category() == Category::Refused => failure,
+            found => return found.map(|lsn| (history, lsn)),
+        };
+        let Some(source) = self.source else { return Err(absent) };
+        let position = match self.position(source).await {
+            Ok(position) => position,
+            Err(failure) if failure.category() == Category::Refused => return Err(failure),
+            // Without the source, the archive's answer is all there is.
+            Err(_) => return Err(absent),
+        };
+        let history = self.caught_up(history, position).await.map_err(|late| late.context(absent.cause()))?;
+        let lsn = history.transaction_point(point).await?;
+        Ok((history, lsn))
+    }
+
+    /// Whether an LSN above the watermark can be waited for: the source has it already.
+    async fn reached_by_source(&self, lsn: Lsn, watermark: Watermark) -> Result<bool> {
+        match self.source {
+            Some(source) if lsn > watermark.lsn => Ok(lsn <= self.position(source).await?),
+            _ => Ok(false),
         }
+    }
+
+    /// For a time after the watermark's: the position that the archive must have to know what was committed
+    /// by then. `None` where the archive knows, or there is no source to ask.
+    async fn position_for(&self, time: DateTime<Utc>, watermark: Watermark) -> Result<Option<Lsn>> {
+        if time <= watermark.time {
+            return Ok(None);
+        }
+        // The source's clock may be ahead of ours a little.
+        if time > Utc::now() + chrono::Duration::seconds(5) {
+            return Err(
+                Failure::refused(format!("{} has not come yet", shown_time(time))).remedy(nearest_end(watermark))
+            );
+        }
+        match self.source {
+            Some(source) => self.position(source).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The history, read anew where the watermark had not reached the position yet.
+    async fn caught_up<'h>(&self, history: History<'h>, position: Lsn) -> Result<History<'h>> {
+        if history.watermark.lsn >= position {
+            return Ok(history);
+        }
+        let watermark = self.wait_for(position, history.watermark).await?;
+        History::read(history.archive, watermark).await
     }
 
     async fn wait_for(&self, target: Lsn, mut watermark: Watermark) -> Result<Watermark> {
@@ -132,9 +165,8 @@ impl Resolver<'_> {
         while watermark.lsn < target {
             if Instant::now() >= deadline {
                 return Err(Failure::refused(format!(
-                    "the archive has history up to {}, the source is at {target}, and it did not catch up within {} s",
-                    watermark.lsn,
-                    self.wait.as_secs()
+                    "the archive has history up to {}, the source is at {target}, and it did not catch up within {:?}",
+                    watermark.lsn, self.wait
                 ))
                 .remedy("is an archiver running? start one: afterimage run; or wait longer with --wait"));
             }
@@ -150,11 +182,15 @@ impl Resolver<'_> {
 /// On a fresh page the insert position lies behind the page's header (at most 40 bytes), while a
 /// walsender reports the page's start.
 pub async fn source_position(source: &Source) -> Result<Lsn> {
+    let session = source.connect("afterimage").await?;
+    position_of(&session).await
+}
+
+async fn position_of(client: &Client) -> Result<Lsn> {
     const PAGE: u64 = 8192;
     const LONGEST_HEADER: u64 = 40;
-    let session = source.connect("afterimage").await?;
-    let row = session.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-    let text: String = row.map_err(|error| Failure::from(error))?.get(0);
+    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
+    let text: String = row.get(0);
     let Lsn(position) =
         text.parse().map_err(|error| Failure::failed(format!("the source's position {text}: {error}")))?;
     let into_page = position % PAGE;
@@ -169,10 +205,20 @@ fn nearest_end(watermark: Watermark) -> String {
 struct History<'a> {
     archive: &'a Archive,
     watermark: Watermark,
-    commits: &'a [Commit],
+    commits: Vec<Commit>,
 }
 
-impl History<'_> {
+impl<'a> History<'a> {
+    async fn read(archive: &'a Archive, watermark: Watermark) -> Result<History<'a>> {
+        Ok(History { archive, watermark, commits: archive.commits(watermark.lsn).await? })
+    }
+
+    fn cut(&self, point: &Point, lsn: Lsn) -> Cut {
+        let at = self.commits.partition_point(|commit| commit.lsn < lsn);
+        let last = at.checked_sub(1).map(|last| self.commits[last]);
+        Cut { point: point.clone(), lsn, last, next: self.commits.get(at).copied() }
+    }
+
     fn start(&self) -> Lsn {
         self.archive.identity().start_lsn
     }
@@ -192,7 +238,7 @@ impl History<'_> {
     }
 
     fn time(&self, time: DateTime<Utc>, source_reached: bool) -> Result<Lsn> {
-        if time < self.archive.identity().created_at && !self.commits.first().is_some_and(|first| first.time <= time) {
+        if time < self.archive.identity().created_at && self.commits.first().is_none_or(|first| first.time > time) {
             return Err(self.before_start(shown_time(time)));
         }
         if let Some(later) = self.commits.iter().find(|commit| commit.time > time) {
@@ -215,6 +261,21 @@ impl History<'_> {
             identity.start_lsn,
             shown_time(identity.created_at)
         ))
+    }
+
+    /// # Errors
+    /// Refused where nothing has that name.
+    async fn transaction_point(&self, point: &Point) -> Result<Lsn> {
+        match point {
+            Point::BeforeXid(xid) => Ok(self.transaction(*xid, point)?.lsn),
+            Point::AfterXid(xid) => Ok(self.transaction(*xid, point)?.end_lsn),
+            Point::BeforeCommit(lsn) => Ok(self.commit(*lsn)?.lsn),
+            Point::AfterCommit(lsn) => Ok(self.commit(*lsn)?.end_lsn),
+            Point::Mark(name) => self.mark(name).await,
+            Point::Now | Point::Lsn(_) | Point::Time(_) => {
+                Err(Failure::failed(format!("{point} names no transaction")))
+            }
+        }
     }
 
     fn transaction(&self, xid: Xid, point: &Point) -> Result<Commit> {
