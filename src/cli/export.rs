@@ -1,7 +1,7 @@
 //! `afterimage export`.
 
-use std::fs::File;
-use std::io::{BufWriter, Write, stdout};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal as _, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -21,9 +21,10 @@ pub(super) struct ExportArgs {
     /// As it was here: a time with zone, 15m ago, an LSN, before:TXN, after:TXN, mark:NAME, now
     #[arg(long, value_name = "POINT", value_parser = parse_point)]
     at: Point,
-    /// csv is byte for byte what COPY … (FORMAT csv, HEADER) writes
-    #[arg(long, value_enum, default_value_t = Format::Csv)]
-    format: Format,
+    /// csv, the default, is byte for byte what COPY … (FORMAT csv, HEADER) writes; sql is INSERT statements;
+    /// json is one object per line
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Write to a file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -38,47 +39,119 @@ enum Format {
 }
 
 pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<()> {
+    let format = format(args.format, context.json)?;
+    if format == ExportFormat::Parquet && args.output.is_none() && stdout().is_terminal() {
+        return Err(Failure::usage("parquet is binary and not for a terminal").remedy("name a file with --output"));
+    }
     let archive = context.archive().await?;
     let cut = context.resolve(&archive, &args.at).await?;
-    let tables = archive.tables_at(cut.lsn).await?;
-    let name = single_table(&args.table, tables.keys())?;
+    let ever = archive.tables_at(archive.watermark().await?.lsn).await?;
+    let name = single_table(&args.table, ever.keys())?;
     let table = TableAt::find(&archive, &name, cut.lsn).await?.ok_or_else(|| {
         Failure::refused(format!("{name} did not exist at {}", cut.point)).remedy("choose a later point")
     })?;
     for column in &table.relation().left_out {
         say(&format!("warning: {name}.{column} is a generated column: the source does not publish it, it is left out"));
     }
-    let format = match args.format {
-        _ if context.json => ExportFormat::Json,
-        Format::Csv => ExportFormat::Csv,
-        Format::Sql => ExportFormat::Sql,
-        Format::Parquet => ExportFormat::Parquet,
-        Format::Json => ExportFormat::Json,
-    };
     let rows = match &args.output {
-        None => export(&table, format, &mut BufWriter::new(stdout())).await?,
+        None => to_pipe(&table, format, stdout()).await?,
         Some(path) => to_file(&table, format, path).await?,
     };
-    say(&format!("{name} at {}: {}", cut.describe(), human::rows(rows)));
+    if let Some(rows) = rows {
+        say(&format!("{name} at {}: {}", cut.describe(), human::rows(rows)));
+    }
     Ok(())
 }
 
-/// Writes beside the target and renames, so that a half-written export never has the name asked for.
-async fn to_file(table: &TableAt, format: ExportFormat, path: &Path) -> Result<u64> {
-    let fail = |error: std::io::Error| Failure::failed(format!("writing {}: {error}", path.display()));
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let mut out = BufWriter::new(File::create(&partial).map_err(fail)?);
-    let rows = match export(table, format, &mut out).await {
-        Ok(rows) => rows,
-        Err(failure) => {
-            // The failure matters more than what it leaves.
-            let _ = std::fs::remove_file(&partial);
-            return Err(failure);
+fn format(asked: Option<Format>, json: bool) -> Result<ExportFormat> {
+    match asked {
+        Some(other) if json && other != Format::Json => {
+            Err(Failure::usage("--json and --format name different formats").remedy("leave one of them out"))
         }
-    };
+        None if json => Ok(ExportFormat::Json),
+        None | Some(Format::Csv) => Ok(ExportFormat::Csv),
+        Some(Format::Sql) => Ok(ExportFormat::Sql),
+        Some(Format::Parquet) => Ok(ExportFormat::Parquet),
+        Some(Format::Json) => Ok(ExportFormat::Json),
+    }
+}
+
+/// Writes to where somebody reads along; `None` where he has left (`| head`), which is no error.
+async fn to_pipe(table: &TableAt, format: ExportFormat, out: impl Write + Send) -> Result<Option<u64>> {
+    let mut out = Pipe { out: BufWriter::new(out), reader_left: false };
+    match export(table, format, &mut out).await {
+        Ok(rows) => Ok(Some(rows)),
+        Err(_) if out.reader_left => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+struct Pipe<W> {
+    out: W,
+    reader_left: bool,
+}
+
+impl<W> Pipe<W> {
+    fn noticed<T>(&mut self, written: io::Result<T>) -> io::Result<T> {
+        self.reader_left |= written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        written
+    }
+}
+
+impl<W: Write> Write for Pipe<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.noticed(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        self.noticed(flushed)
+    }
+}
+
+/// A device or a pipe is written to as it is; a file is written beside and renamed, so that a half-written
+/// export never has the name asked for.
+async fn to_file(table: &TableAt, format: ExportFormat, path: &Path) -> Result<Option<u64>> {
+    let fail = |error: io::Error| unwritable(path, &error);
+    // A link's target is replaced, not the link.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match fs::metadata(&target) {
+        Ok(found) if found.is_dir() => return Err(unwritable(path, &io::ErrorKind::IsADirectory.into())),
+        // What /dev names is open already, whatever it is.
+        Ok(found) if !found.is_file() || path.starts_with("/dev") => {
+            let out = File::create(&target).map_err(fail)?;
+            return to_pipe(table, format, out).await;
+        }
+        _ => {}
+    }
+    let partial = Partial::beside(&target);
+    let mut out = BufWriter::new(File::create_new(&partial.0).map_err(fail)?);
+    let rows = export(table, format, &mut out).await.map_err(|failure| failure.context(path.display()))?;
     out.flush().map_err(fail)?;
-    std::fs::rename(&partial, path).map_err(fail)?;
-    Ok(rows)
+    fs::rename(&partial.0, &target).map_err(fail)?;
+    Ok(Some(rows))
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("writing {}: {error}", path.display()))
+        .remedy("name a file in a directory that exists and that this user may write to")
+}
+
+/// A file on its way; removed when dropped, unless it has its own name by then.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn beside(target: &Path) -> Partial {
+        let mut name = target.as_os_str().to_owned();
+        name.push(format!(".{}.partial", std::process::id()));
+        Partial(name.into())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After the rename there is nothing to remove, and otherwise the failure matters more.
+        let _ = fs::remove_file(&self.0);
+    }
 }

@@ -50,6 +50,7 @@ pub async fn export(table: &TableAt, format: ExportFormat, out: &mut (dyn Write 
 /// What an error of the output means.
 fn unwritable(error: std::io::Error) -> Failure {
     Failure::failed(format!("writing the export: {error}"))
+        .remedy("check that the output's disk is not full and can be written")
 }
 
 /// Gathers bytes and passes them on in large pieces.
@@ -93,21 +94,19 @@ async fn csv(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
     Ok(rows)
 }
 
+/// The settings under which the literals mean what they meant: those that decided their text, as far as a
+/// reader heeds them. Money's text is the C locale's.
+const SQL_SETTINGS: &[u8] = b"SET client_encoding = 'UTF8';\nSET standard_conforming_strings = on;\n\
+    SET TimeZone = 'UTC';\nSET DateStyle = 'ISO, MDY';\nSET IntervalStyle = 'postgres';\n\
+    SET lc_monetary = 'C';\nSET xmloption = 'content';\n";
+
 async fn sql(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
-    let relation = table.relation();
-    let columns: Vec<String> = relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
-    let insert =
-        format!("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE VALUES\n", relation.name.to_sql(), columns.join(", "));
+    let insert = Insert::into(table.relation());
     let mut gathered = Gathered::new(out);
-    gathered.bytes.extend_from_slice(b"SET standard_conforming_strings = on;\nSET TimeZone = 'UTC';\n");
+    gathered.bytes.extend_from_slice(SQL_SETTINGS);
     let mut rows = 0;
     let mut sink = |row: &RowText| {
-        let first = rows % ROWS_PER_INSERT == 0;
-        if first && rows > 0 {
-            gathered.bytes.extend_from_slice(b";\n");
-        }
-        gathered.bytes.extend_from_slice(if first { insert.as_bytes() } else { b",\n" });
-        write_values(row, &mut gathered.bytes);
+        insert.write(row, rows, &mut gathered.bytes);
         rows += 1;
         gathered.pass_on_when_full()
     };
@@ -117,6 +116,39 @@ async fn sql(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
     }
     gathered.finish()?;
     Ok(rows)
+}
+
+/// `INSERT` statements of several rows each.
+struct Insert {
+    head: String,
+    /// Without columns there is no list of values to put several rows into.
+    without_columns: bool,
+}
+
+impl Insert {
+    fn into(relation: &RelationVersion) -> Insert {
+        let table = relation.name.to_sql();
+        if relation.columns.is_empty() {
+            return Insert { head: format!("INSERT INTO {table} DEFAULT VALUES"), without_columns: true };
+        }
+        let columns: Vec<String> = relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
+        let head = format!("INSERT INTO {table} ({}) OVERRIDING SYSTEM VALUE VALUES\n", columns.join(", "));
+        Insert { head, without_columns: false }
+    }
+
+    /// Writes a row after as many others. What ends the last statement is the caller's.
+    fn write(&self, row: &RowText, before: u64, out: &mut Vec<u8>) {
+        let first = self.without_columns || before.is_multiple_of(ROWS_PER_INSERT);
+        if before > 0 {
+            out.extend_from_slice(if first { b";\n" } else { b",\n" });
+        }
+        if first {
+            out.extend_from_slice(self.head.as_bytes());
+        }
+        if !self.without_columns {
+            write_values(row, out);
+        }
+    }
 }
 
 fn write_values(row: &RowText, out: &mut Vec<u8>) {
@@ -168,7 +200,7 @@ fn json_value(storage: Storage, text: &[u8]) -> Json {
 }
 
 async fn parquet(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
-    let fail = |error: parquet::errors::ParquetError| Failure::failed(format!("writing the export: {error}"));
+    let fail = |error: parquet::errors::ParquetError| unwritable(std::io::Error::other(error));
     let level = ZstdLevel::try_new(1).map_err(fail)?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(level)).build();
     let mut writer = ArrowWriter::try_new(out, image_schema(table.relation()), Some(properties)).map_err(fail)?;

@@ -187,27 +187,26 @@ pub(super) fn common_key<'a>(
     versions: impl IntoIterator<Item = &'a RelationVersion>,
 ) -> Result<Vec<String>> {
     let mut common: Option<Vec<String>> = None;
+    // Rows of a table without columns are all alike, and no key tells them apart.
+    let mut had_key = false;
     for version in versions {
         if version.identity == Identity::Nothing {
             continue;
         }
         let keys: Vec<&str> = version.key_positions().iter().map(|&at| version.columns[at].name.as_str()).collect();
+        had_key |= !keys.is_empty();
         common = Some(match common {
             None => keys.iter().map(|key| (*key).to_owned()).collect(),
             Some(common) => common.into_iter().filter(|key| keys.contains(&key.as_str())).collect(),
         });
     }
     match common {
-        Some(key) if key.is_empty() && has_columns(name) => {
+        Some(key) if key.is_empty() && had_key => {
             Err(Failure::refused(format!("{name} changed its replica identity to columns that it did not have before"))
                 .remedy("choose a point after that change"))
         }
         common => Ok(common.unwrap_or_default()),
     }
-}
-
-fn has_columns(_: &TableName) -> bool {
-    true
 }
 
 /// What one change did, without its values.

@@ -17,6 +17,9 @@ use crate::model::{Column, Lsn, RelationVersion, TableName};
 /// What a row is given to.
 pub type RowSink<'a> = dyn FnMut(&RowText) -> Result<()> + Send + 'a;
 
+/// What a version is given to: its index, its row, the columns that it left out, and its key.
+type VersionSink<'a> = dyn FnMut(usize, &RowText, Vec<String>, &[u8]) -> Result<()> + Send + 'a;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct TableAt {
@@ -171,12 +174,7 @@ impl TableAt {
         self.completed_rows(overlay, borrowed, &kept, only, sink)
     }
 
-    async fn fetch(
-        &self,
-        file: &DataFile,
-        rows: &[(u32, usize)],
-        take: &mut (dyn FnMut(usize, &RowText, Vec<String>, &[u8]) -> Result<()> + Send),
-    ) -> Result<()> {
+    async fn fetch(&self, file: &DataFile, rows: &[(u32, usize)], take: &mut VersionSink<'_>) -> Result<()> {
         let reader = self.archive.read(file, None).await?;
         let relation = reader.relation()?;
         let columns = self.columns_in(&relation);
