@@ -16,7 +16,7 @@ use crate::failure::Result;
 /// Which tables, and under which names.
 #[derive(Debug, Clone, Args)]
 pub(super) struct InitArgs {
-    /// Archive only tables that match: orders, sales.*, "Quoted"."Name"
+    /// Archive only these tables: orders, sales.*, "Quoted"."Name"; several with commas
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', conflicts_with = "all_tables")]
     tables: Vec<String>,
     /// Archive every ordinary table, whatever the configuration file names
@@ -37,6 +37,16 @@ pub(super) struct InitArgs {
 }
 
 impl InitArgs {
+    /// Whether anything here was asked for.
+    pub(super) fn is_given(&self) -> bool {
+        !self.tables.is_empty()
+            || self.all_tables
+            || self.set_identity_full
+            || self.slot.is_some()
+            || self.publication.is_some()
+            || self.copy_workers.is_some()
+    }
+
     pub(super) fn config(self, flush_interval: Option<Span>, flush_bytes: Option<ByteSize>) -> CaptureConfig {
         let tables = if self.all_tables { vec!["*.*".to_owned()] } else { self.tables };
         CaptureConfig {
@@ -85,15 +95,17 @@ fn text(report: &InitReport, elapsed: std::time::Duration) -> String {
     let identity = &report.identity;
     if report.already {
         return format!(
-            "the archive of {} exists since {}, with {} tables; nothing was changed\n",
-            identity.database, identity.start_lsn, report.tables
+            "the archive of {} exists since {}, with {}; nothing was changed\n",
+            identity.database,
+            identity.start_lsn,
+            human::counted(report.tables as u64, "table")
         );
     }
     format!(
-        "the archive of {} begins at {}: {} tables, {} in {}\nnow run the archiver: afterimage run\n",
+        "the archive of {} begins at {}: {}, {} in {}\nnow run the archiver: afterimage run\n",
         identity.database,
         identity.start_lsn,
-        report.tables,
+        human::counted(report.tables as u64, "table"),
         human::rows(report.rows),
         human::duration(elapsed)
     )

@@ -1,31 +1,34 @@
 //! `afterimage log`.
 
-use std::io::{Write as _, stdout};
+use std::io::{BufWriter, Write as _};
+use std::ops::Range;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::context::{Context, parse_pattern, parse_point};
-use super::output::human;
+use super::context::{Context, parse_pattern, parse_point, require_table};
+use super::output::{human, is_closed};
+use super::progress::say;
+use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::shown_time;
 use crate::model::{Lsn, Operation, OperationCounts, Point, TableName, TablePattern, Transaction};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct LogArgs {
-    /// Only transactions that changed tables like this
+    /// Only transactions that changed these tables: orders, sales.*; can be repeated
     #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
     table: Vec<TablePattern>,
-    /// Only transactions with this operation (on those tables)
+    /// Only transactions with this operation (on those tables); can be repeated
     #[arg(long, value_enum)]
     op: Vec<Op>,
-    /// From this point on
+    /// Only transactions after this point: a time with zone, 15m ago, an LSN, before:TXN, after:TXN, mark:NAME, now
     #[arg(long, value_name = "POINT", value_parser = parse_point)]
     from: Option<Point>,
-    /// Up to this point
+    /// Only transactions up to this point
     #[arg(long, value_name = "POINT", value_parser = parse_point)]
     to: Option<Point>,
-    /// At most so many
+    /// Only the newest N of them
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
 }
@@ -51,36 +54,52 @@ impl From<Op> for Operation {
 
 pub(super) async fn run(context: &Context, args: LogArgs) -> Result<()> {
     let archive = context.archive().await?;
-    let from = match &args.from {
-        Some(point) => context.resolve(&archive, point).await?.lsn,
-        None => Lsn::ZERO,
-    };
-    let to = match &args.to {
-        Some(point) => context.resolve(&archive, point).await?.lsn,
-        None => Lsn(u64::MAX),
-    };
+    let range = args.range(context, &archive).await?;
     let watermark = archive.watermark().await?.lsn;
+    let known = archive.tables_at(watermark).await?;
+    for pattern in &args.table {
+        // A mistyped name must not look like a table that nobody touched.
+        require_table(pattern, known.keys())?;
+    }
     let transactions = archive.transactions(watermark).await?;
     let chosen = transactions
         .iter()
         .rev()
-        .filter(|transaction| (from..to).contains(&transaction.commit.lsn) && args.wants(transaction))
+        .filter(|transaction| range.contains(&transaction.commit.lsn) && args.wants(transaction))
         .take(args.limit.unwrap_or(usize::MAX));
-    let mut out = anstream::stdout().lock();
+    let mut out = BufWriter::new(anstream::stdout());
+    let mut lines = 0;
     for transaction in chosen {
         let line = if context.json { json_line(transaction) } else { text_line(transaction) };
-        if let Err(error) = writeln!(out, "{line}") {
-            return if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(unwritable(&error)) };
+        lines += 1;
+        if is_closed(writeln!(out, "{line}"))? {
+            return Ok(());
         }
     }
-    stdout().flush().map_err(|error| unwritable(&error))
-}
-
-fn unwritable(error: &std::io::Error) -> Failure {
-    Failure::failed(format!("writing to standard output: {error}"))
+    is_closed(out.flush())?;
+    if lines == 0 && !context.json {
+        say(if transactions.is_empty() { "no transactions yet" } else { "no such transactions" });
+    }
+    Ok(())
 }
 
 impl LogArgs {
+    async fn range(&self, context: &Context, archive: &Archive) -> Result<Range<Lsn>> {
+        let mut range = Lsn::ZERO..Lsn(u64::MAX);
+        if let Some(point) = &self.from {
+            range.start = context.resolve(archive, point).await?.lsn;
+        }
+        if let Some(point) = &self.to {
+            range.end = context.resolve(archive, point).await?.lsn;
+        }
+        match (&self.from, &self.to) {
+            (Some(from), Some(to)) if range.start > range.end => {
+                Err(Failure::usage(format!("--from {from} comes after --to {to}")).remedy("exchange them"))
+            }
+            _ => Ok(range),
+        }
+    }
+
     fn wants(&self, transaction: &Transaction) -> bool {
         if self.table.is_empty() && self.op.is_empty() {
             return true;

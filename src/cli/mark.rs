@@ -15,14 +15,12 @@ use crate::transaction::MARK_PREFIX;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct MarkArgs {
-    /// The point's name, for --at mark:NAME
+    /// The point's name; it is written mark:NAME wherever a point is asked for
+    #[arg(value_parser = parse_name)]
     name: String,
 }
 
 pub(super) async fn run(context: &Context, args: MarkArgs) -> Result<()> {
-    if args.name.trim().is_empty() {
-        return Err(Failure::usage("a mark needs a name"));
-    }
     let source = context.source()?;
     let archive = context.archive().await?;
     require_new(&archive, &args.name).await?;
@@ -39,10 +37,21 @@ pub(super) async fn run(context: &Context, args: MarkArgs) -> Result<()> {
         return print_document(stdout(), &json!({ "name": args.name, "lsn": lsn, "archived": archived.is_ok() }));
     }
     print_text(stdout(), &format!("mark:{} is made at {lsn}\n", args.name))?;
-    if archived.is_err() {
-        say("the mark is in the source's log; the archive has it when an archiver has come so far");
+    if let Err(late) = archived {
+        say(&format!("the mark is in the source's log and not yet in the archive: {late}"));
     }
     Ok(())
+}
+
+/// Reads a name: one that `mark:NAME` can say, on one line.
+fn parse_name(text: &str) -> std::result::Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("a mark needs a name".into());
+    }
+    if text.trim() != text || text.chars().any(char::is_control) {
+        return Err("a name neither begins nor ends with a blank, and has no control characters".into());
+    }
+    Ok(text.to_owned())
 }
 
 async fn require_new(archive: &Archive, name: &str) -> Result<()> {

@@ -31,6 +31,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
+    let only_for_init = args.init.is_given();
     let settings = context.capture(args.init.config(args.flush_interval, args.flush_bytes))?;
     let (source, store) = (context.source()?, context.store()?);
     if Archive::find(&store).await?.is_none() {
@@ -39,6 +40,8 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
             report = capture::init(&source, &store, &settings, &steps) => drop(report?),
             () = stop_requested() => return Err(interrupted()),
         }
+    } else if only_for_init {
+        tracing::warn!("there is an archive already: the options about tables, slot and publication change nothing");
     }
     let until = match args.until {
         None => None,

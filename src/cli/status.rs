@@ -1,6 +1,7 @@
 //! `afterimage status`.
 
 use std::io::stdout;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
@@ -8,8 +9,8 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::output::{human, print_document, print_text};
-use crate::archive::{Archive, TablePath};
-use crate::capture::{SlotState, slot_state};
+use crate::archive::{Archive, TablePath, Watermark};
+use crate::capture::{SlotState, require_same_source, slot_state};
 use crate::failure::{Failure, Result};
 use crate::history::{shown_time, source_position};
 use crate::model::{Lsn, TableName};
@@ -26,6 +27,8 @@ struct Status {
     watermark: Lsn,
     watermark_time: DateTime<Utc>,
     source: Option<SourceStatus>,
+    /// Why the source that is named could not be looked at.
+    source_error: Option<String>,
     tables: Vec<TableStatus>,
     transactions: usize,
     marks: usize,
@@ -53,35 +56,43 @@ struct TableStatus {
 
 pub(super) async fn run(context: &Context, _: StatusArgs) -> Result<()> {
     let archive = context.archive().await?;
-    let status = gather(&archive, context.source_if_named()?).await?;
+    let watermark = archive.watermark().await?;
+    // While the source is down, how far the archive reaches is what counts.
+    let (source, unreachable) = match context.source_if_named()? {
+        None => (None, None),
+        Some(source) => match look_at(&source, &archive, watermark).await {
+            Ok(found) => (Some(found), None),
+            Err(failure) => (None, Some(failure)),
+        },
+    };
+    let source_error = unreachable.as_ref().map(|failure| failure.cause().to_owned());
+    let status = gather(&archive, watermark, source, source_error).await?;
     if context.json {
         print_document(stdout(), &status)?
     } else {
         print_text(stdout(), &text(&status))?
     }
-    verdict(&status)
+    unreachable.map_or_else(|| verdict(&status), Err)
 }
 
-async fn gather(archive: &Archive, source: Option<Source>) -> Result<Status> {
-    let watermark = archive.watermark().await?;
-    let source = match source {
-        None => None,
-        Some(source) => {
-            let session = source.connect("afterimage status").await?;
-            crate::capture::require_same_source(&session, archive.identity()).await?;
-            let position = source_position(&source).await?;
-            let lag_bytes = position.0.saturating_sub(watermark.lsn.0);
-            // Nothing is late when there is nothing to wait for.
-            let late = (Utc::now() - watermark.time).as_seconds_f64().max(0.0);
-            let lag_seconds = if lag_bytes == 0 { 0.0 } else { late };
-            Some(SourceStatus {
-                position,
-                lag_bytes,
-                lag_seconds,
-                slot: slot_state(&session, archive.identity()).await?,
-            })
-        }
-    };
+async fn look_at(source: &Source, archive: &Archive, watermark: Watermark) -> Result<SourceStatus> {
+    let session = source.connect("afterimage status").await?;
+    require_same_source(&session, archive.identity()).await?;
+    let position = source_position(source).await?;
+    let lag_bytes = position.0.saturating_sub(watermark.lsn.0);
+    // Nothing is late when there is nothing to wait for.
+    let late = (Utc::now() - watermark.time).as_seconds_f64().max(0.0);
+    let lag_seconds = if lag_bytes == 0 { 0.0 } else { late };
+    let slot = slot_state(&session, archive.identity()).await?;
+    Ok(SourceStatus { position, lag_bytes, lag_seconds, slot })
+}
+
+async fn gather(
+    archive: &Archive,
+    watermark: Watermark,
+    source: Option<SourceStatus>,
+    source_error: Option<String>,
+) -> Result<Status> {
     let mut tables = Vec::new();
     let mut known: Vec<_> = archive.tables_at(watermark.lsn).await?.into_iter().collect();
     known.sort_by(|a, b| a.0.cmp(&b.0));
@@ -98,6 +109,7 @@ async fn gather(archive: &Archive, source: Option<Source>) -> Result<Status> {
         watermark: watermark.lsn,
         watermark_time: watermark.time,
         source,
+        source_error,
         tables,
         transactions: archive.commits(watermark.lsn).await?.len(),
         marks: archive.marks(watermark.lsn).await?.len(),
@@ -115,20 +127,21 @@ fn text(status: &Status) -> String {
             shown_time(status.watermark_time)
         ),
         format!(
-            "            {} transactions, {} marks, {} restores",
-            human::count(status.transactions as u64),
-            status.marks,
-            status.restores
+            "            {}, {}, {}",
+            human::counted(status.transactions as u64, "transaction"),
+            human::counted(status.marks as u64, "mark"),
+            human::counted(status.restores as u64, "restore")
         ),
     ];
     match &status.source {
+        None if status.source_error.is_some() => lines.push("source      cannot be looked at".to_owned()),
         None => lines.push("source      not asked; name it with --source to see the lag and the slot".to_owned()),
         Some(source) => {
             lines.push(format!(
-                "source      at {}, the archive is {} and {:.1} s behind",
+                "source      at {}, the archive is {} and {} behind",
                 source.position,
                 human::bytes(source.lag_bytes),
-                source.lag_seconds
+                human::duration(Duration::from_secs_f64(source.lag_seconds))
             ));
             lines.push(format!("slot        {}", source.slot.as_ref().map_or("does not exist".to_owned(), slot_text)));
         }
@@ -140,12 +153,12 @@ fn text(status: &Status) -> String {
             false => format!("  without the generated columns {}", table.left_out_columns.join(", ")),
         };
         lines.push(format!(
-            "  {:<40} changes {:>9} in {} files, images {:>9} in {} files{left_out}",
+            "  {:<40} changes {:>9} in {}, images {:>9} in {}{left_out}",
             table.name.to_string(),
             human::bytes(table.change_bytes),
-            table.change_files,
+            human::counted(table.change_files as u64, "file"),
             human::bytes(table.image_bytes),
-            table.image_files
+            human::counted(table.image_files as u64, "file")
         ));
     }
     lines.push(String::new());

@@ -1,12 +1,13 @@
 //! An archive as a session sees it.
 
 use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::scalar::ScalarValue;
 use object_store::path::Path;
 
 use super::{DataFile, TableFiles, TableRef, Tables};
-use crate::archive::{Archive, LogTable, TablePath, Watermark};
-use crate::columnar::names;
+use crate::archive::{Archive, LogTable, TablePath, Watermark, log};
+use crate::columnar::{change_schema, image_table_schema, names};
 use crate::failure::{Failure, Result};
 
 /// One archive at one watermark.
@@ -30,11 +31,17 @@ impl ArchivedTables {
         }
     }
 
-    async fn exists(&self, table: &TableRef) -> Result<bool> {
-        match Self::path(table) {
-            Some(path) => Ok(self.archive.whole_table(&path).await?.is_some()),
-            None => Ok(false),
-        }
+    /// The columns of a table that has no rows yet, so that asking for it gives none rather than an error.
+    async fn empty(&self, table: &TableRef) -> Result<Option<SchemaRef>> {
+        let (TableRef::Changes(name) | TableRef::Images(name)) = table else {
+            let TableRef::Log(name) = table else { return Ok(None) };
+            return Ok(LogTable::ALL.into_iter().find(|log| log.name() == name).and_then(log::schema));
+        };
+        let known = self.archive.tables_at(self.watermark.lsn).await?;
+        Ok(known.get(name).map(|relation| match table {
+            TableRef::Changes(_) => change_schema(relation),
+            _ => image_table_schema(relation),
+        }))
     }
 }
 
@@ -46,19 +53,20 @@ impl Tables for ArchivedTables {
             known.push(TableRef::Changes(name.clone()));
             known.push(TableRef::Images(name));
         }
-        known.extend(LogTable::ALL.map(|log| TableRef::Log(log.name().to_owned())));
-        let mut there = Vec::new();
-        for table in known {
-            if self.exists(&table).await? {
-                there.push(table);
-            }
-        }
-        Ok(there)
+        let logs = LogTable::ALL.into_iter().filter(|log| log::schema(*log).is_some());
+        known.extend(logs.map(|log| TableRef::Log(log.name().to_owned())));
+        Ok(known)
     }
 
     async fn open(&self, table: &TableRef) -> Result<Option<TableFiles>> {
         let Some(path) = Self::path(table) else { return Ok(None) };
-        let Some((schema, files)) = self.archive.whole_table(&path).await? else { return Ok(None) };
+        let (schema, files) = match self.archive.whole_table(&path).await? {
+            Some(found) => found,
+            None => match self.empty(table).await? {
+                Some(schema) => (schema, Vec::new()),
+                None => return Ok(None),
+            },
+        };
         let files = files.iter().map(data_file).collect::<Result<_>>()?;
         let watermark = self.watermark.lsn.as_i64();
         let mut found = TableFiles::new(schema, files, Some(watermark - 1));

@@ -3,6 +3,7 @@
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
+use datafusion::sql::sqlparser::parser::ParserError;
 
 use crate::failure::{Category, Failure};
 
@@ -32,11 +33,21 @@ fn of_root(root: &DataFusionError) -> Failure {
             Failure::failed(format!("the query engine failed: {cause}"))
                 .remedy("write the query in another form; this is a defect worth a report")
         }
-        DataFusionError::SQL(_, _) => wrong_sql(cause, "correct the statement; the dialect is PostgreSQL's"),
+        DataFusionError::SQL(error, _) => {
+            wrong_sql(syntax(error), "correct the statement; the dialect is PostgreSQL's")
+        }
         DataFusionError::NotImplemented(_) => {
             wrong_sql(cause, "the query engine lacks this; write the query in another form")
         }
         _ => wrong_sql(cause, "correct the query; SHOW TABLES and DESCRIBE TABLE_NAME show what there is"),
+    }
+}
+
+/// The parser's own words, without the names of its types.
+fn syntax(error: &ParserError) -> String {
+    match error {
+        ParserError::TokenizerError(why) | ParserError::ParserError(why) => one_line(why),
+        ParserError::RecursionLimitExceeded => "the statement is nested too deeply".to_owned(),
     }
 }
 

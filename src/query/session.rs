@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableFunctionImpl;
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
@@ -15,8 +15,9 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::Statement;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use futures::stream::{BoxStream, StreamExt};
 use object_store::ObjectStore;
 use url::{Position, Url};
@@ -93,15 +94,17 @@ impl Session {
         self.state.register_udtf(name, function);
     }
 
-    /// Plans and starts one reading statement.
+    /// Plans and starts one reading statement, in PostgreSQL's dialect.
     ///
     /// # Errors
     /// [`crate::failure::Category::Usage`] where the statement is wrong, names what does not exist, or
     /// would write; otherwise what opening the tables answered. Errors of running come from the stream.
     pub async fn sql(&self, text: &str) -> Result<QueryResult> {
-        let dialect = self.state.config_options().sql_parser.dialect;
-        let statement = self.state.sql_to_statement(text, &dialect).map_err(failure_of)?;
+        let statement = self.parse(text)?;
         refuse_writing(&statement)?;
+        if matches!(&statement, Statement::Statement(sql) if matches!(**sql, SqlStatement::ShowTables { .. })) {
+            return self.listing().await;
+        }
         let mentioned = self.state.resolve_table_references(&statement).map_err(failure_of)?;
         let state = self.state_for(&mentioned).await?;
         let plan = match state.statement_to_plan(statement).await {
@@ -112,6 +115,33 @@ impl Session {
         let frame = SessionContext::new_with_state(state).execute_logical_plan(plan).await.map_err(failure_of)?;
         let stream = frame.execute_stream().await.map_err(failure_of)?;
         Ok(QueryResult { schema: stream.schema(), batches: stream.map(|batch| batch.map_err(failure_of)).boxed() })
+    }
+
+    fn parse(&self, text: &str) -> Result<Statement> {
+        let deepest = self.state.config_options().sql_parser.recursion_limit.get();
+        let parser = DFParserBuilder::new(text).with_dialect(&PostgreSqlDialect {}).with_recursion_limit(deepest);
+        let parsed = parser.build().and_then(|mut parser| parser.parse_statements());
+        let mut statements = parsed.map_err(failure_of)?;
+        match (statements.len(), statements.pop_front()) {
+            (1, Some(statement)) => Ok(statement),
+            (0, _) | (_, None) => {
+                Err(Failure::usage("no statement was given").remedy("SELECT * FROM log.transactions, for example"))
+            }
+            (count, _) => {
+                Err(Failure::usage(format!("{count} statements were given")).remedy("give them one at a time"))
+            }
+        }
+    }
+
+    /// `SHOW TABLES`: the archive's tables under the names that a query writes. DataFusion would list its
+    /// own catalogues too.
+    async fn listing(&self) -> Result<QueryResult> {
+        let mut names: Vec<String> = self.tables.list().await?.iter().map(ToString::to_string).collect();
+        names.sort();
+        let schema = Arc::new(Schema::new(vec![Field::new("table", DataType::Utf8, false)]));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(StringArray::from(names))])
+            .map_err(|error| failure_of(error.into()))?;
+        Ok(QueryResult { schema, batches: futures::stream::iter([Ok(batch)]).boxed() })
     }
 
     /// The state in which a statement that mentions these names is planned.

@@ -19,7 +19,12 @@ pub fn count(n: u64) -> String {
 
 /// A count of rows: `1 row`, `1,234 rows`.
 pub fn rows(n: u64) -> String {
-    format!("{} {}", count(n), if n == 1 { "row" } else { "rows" })
+    counted(n, "row")
+}
+
+/// A count of things whose plural ends in s.
+pub fn counted(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 /// A size in binary units with one decimal: `512 B`, `1.5 MiB`.

@@ -186,7 +186,10 @@ fn print_bytes<W: Write>(out: &mut W, bytes: &[u8]) -> Result<()> {
 }
 
 /// Whether the reader is gone, which is no error.
-fn is_closed(written: io::Result<()>) -> Result<bool> {
+///
+/// # Errors
+/// [`crate::failure::Category::Failed`] where the output cannot be written.
+pub fn is_closed(written: io::Result<()>) -> Result<bool> {
     match written {
         Ok(()) => Ok(false),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),

@@ -2,6 +2,7 @@
 
 mod archives;
 mod export;
+mod forensics;
 mod points;
 mod sources;
 
