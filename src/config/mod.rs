@@ -16,6 +16,9 @@ use crate::model::TablePattern;
 /// The file that is read where none is named.
 pub const DEFAULT_FILE: &str = "afterimage.toml";
 
+/// How many connections may copy base images.
+const COPY_WORKERS: std::ops::RangeInclusive<usize> = 1..=64;
+
 /// The configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -81,7 +84,7 @@ impl Config {
             let place = error.span().map(|span| {
                 let before = &text[..span.start.min(text.len())];
                 let line = before.matches('\n').count() + 1;
-                let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+                let column = before.rsplit('\n').next().map_or(0, |start| start.chars().count()) + 1;
                 format!("line {line}, column {column}: ")
             });
             let message = error.message().lines().collect::<Vec<_>>().join(" ");
@@ -102,9 +105,15 @@ impl CaptureConfig {
     /// The settings of capture, defaults filled in.
     ///
     /// # Errors
-    /// Usage where a table pattern cannot be read.
+    /// Usage where a table pattern cannot be read or a number is out of its range.
     pub fn settings(&self) -> Result<CaptureSettings> {
         let default = CaptureSettings::default();
+        let copy_workers = self.copy_workers.unwrap_or(default.copy_workers);
+        if !COPY_WORKERS.contains(&copy_workers) {
+            let (least, most) = (COPY_WORKERS.start(), COPY_WORKERS.end());
+            return Err(Failure::usage(format!("{copy_workers} connections cannot copy the base image"))
+                .remedy(format!("copy_workers is a number from {least} to {most}")));
+        }
         Ok(CaptureSettings {
             slot: self.slot.clone(),
             publication: self.publication.clone().unwrap_or(default.publication),
@@ -112,7 +121,7 @@ impl CaptureConfig {
             set_identity_full: self.set_identity_full,
             flush_interval: self.flush_interval.map_or(default.flush_interval, |span| span.0),
             flush_bytes: self.flush_bytes.map_or(default.flush_bytes, |size| size.0 as usize),
-            copy_workers: self.copy_workers.unwrap_or(default.copy_workers),
+            copy_workers,
         })
     }
 }

@@ -10,7 +10,12 @@ const DEFAULT_FILTER: &str =
 
 /// Starts logging to stderr, filtered by `AFTERIMAGE_LOG` in the syntax of `tracing_subscriber`'s `EnvFilter`.
 pub fn start_logging() {
-    let filter = std::env::var("AFTERIMAGE_LOG").ok().and_then(|text| EnvFilter::try_new(text).ok());
+    let asked = std::env::var("AFTERIMAGE_LOG").ok().filter(|text| !text.is_empty()).map(EnvFilter::try_new);
+    let (filter, wrong) = match asked {
+        None => (None, None),
+        Some(Ok(filter)) => (Some(filter), None),
+        Some(Err(error)) => (None, Some(error)),
+    };
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER)))
         .with_ansi(io::stderr().is_terminal())
@@ -19,4 +24,7 @@ pub fn start_logging() {
         .try_init();
     // A second start changes nothing; the first one logs.
     drop(started);
+    if let Some(error) = wrong {
+        tracing::warn!("AFTERIMAGE_LOG is ignored: {error}; write warn, or afterimage=debug");
+    }
 }

@@ -1,8 +1,10 @@
 //! What a person sees: every command's results, and what is said of every mistake.
 
 mod archives;
+mod configuration;
 mod export;
 mod forensics;
+mod help;
 mod points;
 mod sources;
 
