@@ -70,7 +70,7 @@ impl Desired {
                 .remedy(format!("ALTER TABLE {} DISABLE RULE {};", name.to_sql(), quote_identifier(rule))));
         }
         let range = (workspace.request.to.lsn, workspace.request.now.lsn);
-        let touched = touched_keys(workspace.archive, &name, then.key(), range).await?;
+        let touched = touched_keys(workspace.archive, then.relation(), then.key(), range).await?;
         let recreated = then.relation().oid != live.oid;
         let everything = touched.truncated || recreated;
         if !everything {
