@@ -46,7 +46,7 @@ impl TableAt {
         let names = overlay::names_of(archive, relation.oid, cut).await?;
         let mut image: Option<Image> = None;
         for name in &names {
-            let found = archive.image(name, cut).await?;
+            let found = image_of(archive, name, relation.oid, cut).await?;
             image = image.into_iter().chain(found).max_by_key(|image| image.lsn);
         }
         let image = image.ok_or_else(|| {
@@ -113,9 +113,6 @@ impl TableAt {
     ) -> Result<()> {
         let reader = self.archive.read(file, None).await?;
         let relation = reader.relation()?;
-        if relation.oid != self.relation.oid {
-            return Ok(());
-        }
         let columns = self.columns_in(&relation);
         let keys: Vec<Option<&Column>> = self.key.iter().map(|key| relation.column(key)).collect();
         let selects = only.is_some() || overlay.touches_image() || borrowed.needs_image();
@@ -261,6 +258,14 @@ impl TableAt {
         }
         key
     }
+}
+
+/// The newest base image under a name, where it is of this table and not of another that had the name.
+async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Result<Option<Image>> {
+    let Some(image) = archive.image(name, at).await? else { return Ok(None) };
+    let Some(file) = image.files.first() else { return Ok(None) };
+    let relation = archive.read(file, Some(&[])).await?.relation()?;
+    Ok((relation.oid == oid).then_some(image))
 }
 
 /// Rows that are not in the state themselves but hold values that updates left out.
