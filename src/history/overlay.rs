@@ -275,10 +275,10 @@ impl Range<'_> {
         let mut all = keys.clone();
         // Backwards in history: a former key may itself have had one.
         for entry in parts.into_iter().flat_map(|part| part.entries).rev() {
-            if let (Some(old), Some(new)) = (entry.old_key, entry.new_key) {
-                if all.contains(&new) {
-                    all.insert(old);
-                }
+            if let (Some(old), Some(new)) = (entry.old_key, entry.new_key)
+                && all.contains(&new)
+            {
+                all.insert(old);
             }
         }
         Ok(all)

@@ -20,6 +20,9 @@ pub type RowSink<'a> = dyn FnMut(&RowText) -> Result<()> + Send + 'a;
 /// The same, with the row's key.
 type KeyedSink<'a> = dyn FnMut(&RowText, &[u8]) -> Result<()> + Send + 'a;
 
+/// The same for a version of a row, with the columns that it left out.
+type VersionSink<'a> = dyn FnMut(usize, &RowText, Vec<String>, &[u8]) -> Result<()> + Send + 'a;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct TableAt {
@@ -190,12 +193,7 @@ impl TableAt {
         self.completed_rows(overlay, borrowed, &kept, sink)
     }
 
-    async fn fetch(
-        &self,
-        file: &DataFile,
-        rows: &[(u32, usize)],
-        take: &mut (dyn FnMut(usize, &RowText, Vec<String>, &[u8]) -> Result<()> + Send),
-    ) -> Result<()> {
+    async fn fetch(&self, file: &DataFile, rows: &[(u32, usize)], take: &mut VersionSink<'_>) -> Result<()> {
         let reader = self.archive.read(file, None).await?;
         let relation = reader.relation()?;
         let columns = self.columns_in(&relation);
