@@ -32,16 +32,7 @@ const SAMPLE_LENGTH: usize = 120;
 impl Difference {
     /// Compares; in [`Mode::Change`] the live rows are locked first.
     pub(super) async fn find(workspace: &Workspace<'_>, desired: Desired) -> Result<Difference> {
-        let mut difference = Difference {
-            index: desired.index,
-            name: desired.name.clone(),
-            live: desired.live.clone(),
-            columns: desired.columns.clone(),
-            matching: desired.matching.clone(),
-            counts: Counts::default(),
-            digest: String::new(),
-            desired,
-        };
+        let mut difference = Difference::of(desired);
         workspace.execute(&difference.live_sql(workspace.mode)).await?;
         workspace.execute(&format!("ANALYZE {}", difference.live_rows())).await?;
         workspace.execute(&difference.difference_sql(&workspace.request.only)).await?;
@@ -51,6 +42,24 @@ impl Difference {
         workspace.execute(&format!("ANALYZE {}", difference.operations())).await?;
         difference.count(workspace).await?;
         Ok(difference)
+    }
+
+    fn of(desired: Desired) -> Difference {
+        Difference {
+            index: desired.index,
+            name: desired.name.clone(),
+            live: desired.live.clone(),
+            columns: desired.columns.clone(),
+            matching: desired.matching.clone(),
+            counts: Counts::default(),
+            digest: String::new(),
+            desired,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests(desired: Desired) -> Difference {
+        Difference::of(desired)
     }
 
     /// The temporary table of the rows of the point, columns `c0`, `c1`, ….
