@@ -61,12 +61,15 @@ pub(super) struct Overlay {
     slots: HashMap<Key, Slot>,
     /// A truncation has taken the whole image away.
     pub(super) image_dropped: bool,
+    /// The keys asked for and those whose rows gave them values; `None` where the former suffice.
+    extended: Option<KeySet>,
 }
 
 impl Overlay {
     /// Folds the changes of a table with `from <= _lsn < to`, in order.
     ///
-    /// With `only`, rows under other keys are left out.
+    /// With `only`, rows under other keys are left out, except those that wanted rows descend from and took unchanged values of:
+    /// an update that changes the key sends no TOASTed value that it left alone.
     pub(super) async fn read(
         archive: &Archive,
         name: &TableName,
@@ -76,6 +79,11 @@ impl Overlay {
     ) -> Result<Overlay> {
         let mut overlay = Overlay::default();
         let mut parts = read_entries(archive, name, key, (from, to), only).await?;
+        while let Some(more) = overlay.wanted(only).and_then(|wanted| ancestors(&parts, wanted)) {
+            let wanted = overlay.extended.get_or_insert_with(|| only.cloned().unwrap_or_default());
+            wanted.extend(more);
+            parts = read_entries(archive, name, key, (from, to), Some(wanted)).await?;
+        }
         parts.sort_by_key(|part| part.first);
         for part in parts {
             let file = overlay.files.len() as u32;
@@ -83,6 +91,11 @@ impl Overlay {
             part.entries.into_iter().for_each(|entry| overlay.apply(file, entry));
         }
         Ok(overlay)
+    }
+
+    /// The keys whose rows are needed, of those asked for.
+    pub(super) fn wanted<'k>(&'k self, only: Option<&'k KeySet>) -> Option<&'k KeySet> {
+        self.extended.as_ref().or(only)
     }
 
     fn apply(&mut self, file: u32, entry: Entry) {
@@ -227,6 +240,15 @@ struct Part {
     entries: Vec<Entry>,
 }
 
+/// Keys that are not wanted yet, but which wanted rows had before an incomplete update; `None` where there are none.
+fn ancestors(parts: &[Part], wanted: &KeySet) -> Option<Vec<Key>> {
+    let entries = parts.iter().flat_map(|part| &part.entries).filter(|entry| entry.incomplete);
+    let descended = entries.filter(|entry| entry.new_key.as_ref().is_some_and(|key| wanted.contains(key)));
+    let old_keys = descended.filter_map(|entry| entry.old_key.as_ref());
+    let missing: Vec<Key> = old_keys.filter(|key| !wanted.contains(*key)).cloned().collect();
+    (!missing.is_empty()).then_some(missing)
+}
+
 async fn read_entries(
     archive: &Archive,
     name: &TableName,
@@ -298,4 +320,31 @@ fn entries_of(
         part.entries.push(Entry { row: first_row + row as u32, operation, old_key, new_key, incomplete });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        text.as_bytes().into()
+    }
+
+    fn update(old: Option<&str>, new: &str, incomplete: bool) -> Entry {
+        Entry { row: 0, operation: Operation::Update, old_key: old.map(key), new_key: Some(key(new)), incomplete }
+    }
+
+    fn parts(entries: Vec<Entry>) -> Vec<Part> {
+        let file = DataFile { path: String::new(), size: 0, image_lsn: None };
+        vec![Part { file, first: (0, 0), entries }]
+    }
+
+    #[test]
+    fn a_row_whose_key_changed_wants_the_row_that_holds_its_unchanged_values() {
+        let wanted: KeySet = [key("b"), key("d")].into();
+        let changes = parts(vec![update(Some("a"), "b", true), update(Some("c"), "d", false), update(None, "d", true)]);
+        assert_eq!(ancestors(&changes, &wanted), Some(vec![key("a")]));
+        let enough: KeySet = [key("a"), key("b")].into();
+        assert_eq!(ancestors(&changes, &enough), None);
+    }
 }

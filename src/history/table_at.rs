@@ -91,9 +91,9 @@ impl TableAt {
         let columns = self.columns_in(&relation);
         let keys: Vec<Option<&Column>> = self.key.iter().map(|key| relation.column(key)).collect();
         let selects = only.is_some() || overlay.touches_image() || borrowed.needs_image();
-        let reader = match only {
-            Some(only) => {
-                let rows = self.rows_with_keys(file, &keys, only).await?;
+        let reader = match overlay.wanted(only) {
+            Some(wanted) => {
+                let rows = self.rows_with_keys(file, &keys, wanted).await?;
                 reader.select(selection(&rows))
             }
             None => reader,
@@ -111,7 +111,8 @@ impl TableAt {
                         rows.read(row, &mut text);
                         borrowed.keep_image_row(&key, text.clone());
                     }
-                    if taken || overlay.image_dropped {
+                    let asked_for = only.is_none_or(|only| only.contains(key.as_slice()));
+                    if taken || overlay.image_dropped || !asked_for {
                         continue;
                     }
                 }

@@ -191,9 +191,17 @@ impl Difference {
     /// over the live row otherwise. Sent as a prepared statement, of which there can be only one.
     async fn filter(&self, workspace: &Workspace<'_>, filter: &str) -> Result<()> {
         workspace.enter_application_path(&self.name).await?;
+        let judge = |error| rejection::judge_filter(error, workspace.request.lock_timeout);
+        // With parentheses around it a condition could close ours, without them it could go on after its end. What
+        // PostgreSQL reads both ways is a condition and no more.
+        let bare = format!(
+            "SELECT FROM ONLY {} AS {} WHERE\n{filter}\n",
+            self.name.to_sql(),
+            quote_identifier(&self.name.table)
+        );
+        workspace.session.prepare(&bare).await.map_err(judge)?;
         for sql in [self.filter_by_then(filter), self.filter_by_live(filter)] {
-            let filtered = workspace.session.execute(&sql, &[]).await;
-            filtered.map_err(|error| rejection::judge_filter(error, workspace.request.lock_timeout))?;
+            workspace.session.execute(&sql, &[]).await.map_err(judge)?;
         }
         workspace.leave_application_path().await
     }
