@@ -37,6 +37,13 @@ pub(super) struct Shared {
     pub(super) insert_only: bool,
 }
 
+#[cfg(test)]
+impl Shared {
+    pub(super) fn for_tests(name: &str, position: usize, insert_only: bool) -> Shared {
+        Shared { name: name.into(), position, insert_only }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Desired {
