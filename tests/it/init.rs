@@ -83,7 +83,7 @@ async fn an_init_that_is_interrupted_anywhere_can_be_run_again() {
     for signal in ["KILL", "TERM"] {
         database.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()").await;
         let archive = format!("{}-{signal}", directory.archive());
-        let site = Site::local(&database, &directory).variable("AFTERIMAGE_ARCHIVE", &archive);
+        let site = Site::local(&database, &directory).archive(&archive);
         let mut interrupted = 0;
         for patience in (0..).map(|round| Duration::from_millis(round * 60)) {
             let mut init = site.command(["init"]).start();
@@ -118,9 +118,8 @@ async fn an_init_that_is_interrupted_anywhere_can_be_run_again() {
             .await;
         let state = State::of(&database).await;
         site.catch_up();
-        let now = Site::local(&database, &directory).variable("AFTERIMAGE_ARCHIVE", &archive);
-        now.expect_equal(&state);
-        now.expect_each_once(state.tables.keys());
+        site.expect_equal(&state);
+        site.expect_each_once(state.tables.keys());
     }
 }
 

@@ -217,7 +217,7 @@ async fn a_store_that_refuses_is_not_waited_for() {
     let file = directory.join("file");
     std::fs::write(&file, "").unwrap();
     let inside = format!("file://{}/archive", Path::new(&file).display());
-    let site = Site::local(&database, &directory).variable("AFTERIMAGE_ARCHIVE", &inside);
+    let site = Site::local(&database, &directory).archive(&inside);
     for command in ["init", "run"] {
         let end = site.command([command]).run(PATIENCE).expect(1);
         assert!(end.stderr.contains("file/archive") && end.stderr.contains("help:"), "{}", end.stderr);

@@ -30,7 +30,7 @@ async fn a_bucket_that_does_not_exist_is_named_before_the_source_is_touched() {
     let database = Database::create(postgres(Release::System)).await;
     database.run("CREATE TABLE t (id int PRIMARY KEY)").await;
     let bucket = s3().bucket();
-    let site = Site::bucket(&database, &bucket).variable("AFTERIMAGE_ARCHIVE", "s3://no-such-bucket/archive");
+    let site = Site::bucket(&database, &bucket).archive("s3://no-such-bucket/archive");
     let init: Program = site.command(["init"]);
     let end = init.run(PATIENCE).expect(1);
     assert!(end.stderr.contains("no-such-bucket") && end.stderr.contains("help:"), "{}", end.stderr);

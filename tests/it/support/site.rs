@@ -42,6 +42,12 @@ impl<'a> Site<'a> {
         self
     }
 
+    /// Keeps the archive elsewhere.
+    pub(crate) fn archive(mut self, url: &str) -> Site<'a> {
+        self.archive = url.to_owned();
+        self
+    }
+
     /// Sets a variable for every program, in place of an earlier value.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Site<'a> {
         self.variables.retain(|(known, _)| known != name);
@@ -133,7 +139,7 @@ impl<'a> Site<'a> {
 
     /// Checks that every change and every transaction is in the archive once, and that both tell the same.
     #[track_caller]
-    pub(crate) fn expect_each_once(&self, tables: impl IntoIterator<Item = &'a TableName>) {
+    pub(crate) fn expect_each_once<'t>(&self, tables: impl IntoIterator<Item = &'t TableName>) {
         let number = |sql: &str| self.query(sql)[0]["n"].as_i64().unwrap();
         let transactions = number("SELECT count(*) AS n FROM log.transactions");
         assert_eq!(number("SELECT count(DISTINCT lsn) AS n FROM log.transactions"), transactions);
