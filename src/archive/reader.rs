@@ -155,6 +155,8 @@ impl Archive {
     /// Every relation version, oldest first.
     pub async fn relations(&self) -> Result<Vec<RelationRecord>> {
         let mut found = self.log_rows::<RelationRow>().await?;
+        // A version from before the archive's beginning is what an interrupted `init` left.
+        found.retain(|record| record.lsn >= self.identity.start_lsn);
         found.sort_by(|a, b| (a.lsn, &a.relation.name).cmp(&(b.lsn, &b.relation.name)));
         Ok(found)
     }

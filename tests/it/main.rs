@@ -4,5 +4,12 @@
 
 mod architecture;
 mod dependencies;
+mod init;
+mod interruptions;
+mod kill;
+mod readers;
 mod scratch;
+mod slots;
+mod stores;
 mod support;
+mod writers;
