@@ -131,7 +131,7 @@ impl Session<'_> {
         if matches!(self.until, Until::Reached(target) if watermark >= target) {
             return Ok(());
         }
-        let slot = wait_for_slot(&catalog, identity, self.patience).await?;
+        let slot = wait_for_slot(&catalog, identity, self.patience, &stop).await?;
         // Read after the slot: whoever used it until then may have moved both on.
         let watermark = archive.watermark().await?.lsn;
         require_whole(&slot, watermark)?;
@@ -248,7 +248,12 @@ pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<O
 ///
 /// # Errors
 /// Refused where somebody else goes on using it, or where it does not exist.
-async fn wait_for_slot(client: &Client, identity: &ArchiveIdentity, patience: Duration) -> Result<SlotState> {
+async fn wait_for_slot(
+    client: &Client,
+    identity: &ArchiveIdentity,
+    patience: Duration,
+    stop: &watch::Receiver<bool>,
+) -> Result<SlotState> {
     let slot = &identity.slot;
     let deadline = tokio::time::Instant::now() + patience;
     loop {
@@ -260,7 +265,9 @@ async fn wait_for_slot(client: &Client, identity: &ArchiveIdentity, patience: Du
             return Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))
                 .remedy("one archiver per archive: another one is running; stop it first"));
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        if sleep_or_stop(Duration::from_millis(200), stop.clone()).await {
+            return Err(Failure::transient("stopped while the slot was in use"));
+        }
     }
 }
 

@@ -101,7 +101,9 @@ impl Growing {
             publication: "p".into(),
         };
         let record = RelationRecord { lsn: Lsn(100), relation: relation.clone() };
-        writer.begin(&identity, vec![record]).await.unwrap();
+        let first = Publication { end: Lsn(100), relations: vec![record], ..Publication::default() };
+        writer.publish(&first).await.unwrap();
+        writer.begin(&identity).await.unwrap();
         Growing { store, writer, at: 100 }
     }
 
