@@ -31,7 +31,7 @@ test: ## Everything that CI runs, against real servers
 
 bench: ## Measure; only our own crate is compiled anew, fully optimised
 	@tests/install test
-	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --locked --profile dev
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --locked --profile dev --bench '*'
 
 soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=1000
 	@tests/install test

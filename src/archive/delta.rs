@@ -194,7 +194,10 @@ impl DeltaTable {
         match blocking(move || append(&store, snapshot, &files, progress)).await? {
             Some(snapshot) => {
                 self.snapshot = snapshot;
-                self.checkpoint_when_due().await?;
+                // The commit stands whatever becomes of the checkpoint, which only saves reading.
+                if let Err(failure) = self.checkpoint_when_due().await {
+                    tracing::warn!("the checkpoint of {} waits for the next turn: {failure}", self.directory);
+                }
                 Ok(Appended::Committed)
             }
             None => {

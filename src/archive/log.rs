@@ -70,6 +70,8 @@ static RESTORES: LazyLock<SchemaRef> =
 pub(super) trait LogRow: Serialize + DeserializeOwned {
     const TABLE: LogTable;
     type Value;
+    /// The commit LSN of the transaction that the row came with.
+    fn lsn(value: &Self::Value) -> Lsn;
     fn of(value: &Self::Value) -> Self;
     fn value(self) -> Result<Self::Value>;
 }
@@ -96,6 +98,10 @@ struct TableRow {
 impl LogRow for TransactionRow {
     const TABLE: LogTable = LogTable::Transactions;
     type Value = Transaction;
+
+    fn lsn(transaction: &Transaction) -> Lsn {
+        transaction.commit.lsn
+    }
 
     fn of(transaction: &Transaction) -> Self {
         let tables = transaction.tables.iter().map(|(name, counts)| TableRow {
@@ -148,6 +154,10 @@ impl LogRow for RelationRow {
     const TABLE: LogTable = LogTable::Relations;
     type Value = RelationRecord;
 
+    fn lsn(record: &RelationRecord) -> Lsn {
+        record.lsn
+    }
+
     fn of(record: &RelationRecord) -> Self {
         let relation = &record.relation;
         RelationRow {
@@ -187,6 +197,10 @@ impl LogRow for MarkRow {
     const TABLE: LogTable = LogTable::Marks;
     type Value = Mark;
 
+    fn lsn(mark: &Mark) -> Lsn {
+        mark.lsn
+    }
+
     fn of(mark: &Mark) -> Self {
         MarkRow { lsn: mark.lsn.as_i64(), ts: mark.time, name: mark.name.clone(), user: mark.user.clone() }
     }
@@ -208,6 +222,10 @@ impl LogRow for RestoreRow {
     const TABLE: LogTable = LogTable::Restores;
     type Value = RestoreRecord;
 
+    fn lsn(record: &RestoreRecord) -> Lsn {
+        record.lsn
+    }
+
     fn of(record: &RestoreRecord) -> Self {
         RestoreRow { lsn: record.lsn.as_i64(), ts: record.time, xid: record.xid.into(), report: record.report.clone() }
     }
@@ -223,10 +241,10 @@ impl LogRow for RestoreRow {
 }
 
 /// Rows as one batch of the table's columns.
-pub(super) fn encode<R: LogRow>(values: &[R::Value]) -> Result<RecordBatch> {
+pub(super) fn encode<'a, R: LogRow<Value: 'a>>(values: impl IntoIterator<Item = &'a R::Value>) -> Result<RecordBatch> {
     let fail = |error: arrow::error::ArrowError| Failure::failed(format!("log/{}: {error}", R::TABLE.name()));
     let schema = schema(R::TABLE).ok_or_else(|| Failure::failed(format!("log/{} has no rows yet", R::TABLE.name())))?;
-    let rows: Vec<R> = values.iter().map(R::of).collect();
+    let rows: Vec<R> = values.into_iter().map(R::of).collect();
     let mut decoder =
         ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder().map_err(fail)?;
     decoder.serialize(&rows).map_err(fail)?;

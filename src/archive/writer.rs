@@ -73,6 +73,8 @@ pub struct ArchiveWriter {
     watermark: Option<Lsn>,
     transactions: DeltaTable,
     tables: HashMap<TablePath, OpenTable>,
+    /// A table has rows that this writer does not know of: what it holds may not be committed any more.
+    overtaken: bool,
 }
 
 #[derive(Debug)]
@@ -85,18 +87,43 @@ impl ArchiveWriter {
     /// Becomes the archive's writer; whoever was it before can publish no more.
     ///
     /// # Errors
-    /// Transient or failed, as the store says; refused where another writer claims it at the same moment.
+    /// Transient or failed, as the store says.
     pub async fn claim(store: &Store) -> Result<ArchiveWriter> {
         let schema =
             log::schema(LogTable::Transactions).ok_or_else(|| Failure::failed("log/transactions has no columns"))?;
         let path = TablePath::Log(LogTable::Transactions);
         let mut transactions = DeltaTable::open_or_create(store, &path, &schema).await?;
-        let epoch = transactions.progress(EPOCH).await?.unwrap_or(0) + 1;
-        if transactions.append(&[], &[(EPOCH, epoch)]).await? == Appended::Conflicted {
-            return Err(another_writer(store));
-        }
+        // A collision is the commit of the writer before, of another that claims now, or our own whose answer was
+        // lost. They look alike, and the last claim counts.
+        let epoch = loop {
+            let next = transactions.progress(EPOCH).await?.unwrap_or(0) + 1;
+            if transactions.append(&[], &[(EPOCH, next)]).await? == Appended::Committed {
+                break next;
+            }
+        };
         let watermark = transactions.progress(WATERMARK).await?.map(Lsn::from_i64);
-        Ok(ArchiveWriter { store: store.clone(), epoch, watermark, transactions, tables: HashMap::new() })
+        let (store, tables) = (store.clone(), HashMap::new());
+        Ok(ArchiveWriter { store, epoch, watermark, transactions, tables, overtaken: false })
+    }
+
+    /// The number of this writer's claim.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Whether another writer has claimed the archive since.
+    ///
+    /// # Errors
+    /// Refused if so; else as the store says.
+    pub async fn require_epoch(store: &Store, epoch: i64) -> Result<()> {
+        let table = DeltaTable::open(store, &TablePath::Log(LogTable::Transactions)).await?;
+        let table = table.ok_or_else(|| Failure::failed(format!("archive {store}: log/transactions is gone")))?;
+        if table.progress(EPOCH).await? == Some(epoch) { Ok(()) } else { Err(another_writer(store)) }
+    }
+
+    /// Whether what this writer still holds must be thrown away and read from the source again, by a new claim.
+    pub fn is_overtaken(&self) -> bool {
+        self.overtaken
     }
 
     pub fn store(&self) -> &Store {
@@ -154,11 +181,15 @@ impl ArchiveWriter {
 
     /// Makes a publication durable and visible, all of it or nothing.
     ///
-    /// Safe to call again with the same publication after a transient failure.
+    /// Safe to call again with the same publication after a transient failure, unless the writer
+    /// [is overtaken](ArchiveWriter::is_overtaken).
     ///
     /// # Errors
     /// Transient: nothing of it is visible yet. Refused: another writer has taken over.
     pub async fn publish(&mut self, publication: &Publication) -> Result<DurableLsn> {
+        if self.overtaken {
+            return Err(overtaken(&self.store));
+        }
         let end = publication.end;
         self.open_log::<RelationRow>(&publication.relations).await?;
         self.open_log::<MarkRow>(&publication.marks).await?;
@@ -173,7 +204,7 @@ impl ArchiveWriter {
         self.apply(work, end).await?;
         let mut files = Vec::new();
         if !publication.transactions.is_empty() {
-            let batch = log::encode::<TransactionRow>(&publication.transactions)?;
+            let batch = log::encode::<TransactionRow>(publication.transactions.iter())?;
             let content = FileContent { batches: vec![batch], metadata: Vec::new(), image_lsn: None };
             files.push(stage(&self.store, &TablePath::Log(LogTable::Transactions), content).await?);
         }
@@ -190,11 +221,14 @@ impl ArchiveWriter {
         values: &[R::Value],
         work: &mut Vec<(TablePath, Vec<StagedFile>)>,
     ) -> Result<()> {
-        if values.is_empty() {
+        let path = TablePath::Log(R::TABLE);
+        let Some(table) = self.tables.get(&path) else { return Ok(()) };
+        // After a crash the source sends again what the table has already.
+        let new: Vec<&R::Value> = values.iter().filter(|value| R::lsn(value) >= table.applied).collect();
+        if new.is_empty() {
             return Ok(());
         }
-        let path = TablePath::Log(R::TABLE);
-        let content = FileContent { batches: vec![log::encode::<R>(values)?], metadata: Vec::new(), image_lsn: None };
+        let content = FileContent { batches: vec![log::encode::<R>(new)?], metadata: Vec::new(), image_lsn: None };
         let file = stage(&self.store, &path, content).await?;
         work.push((path, vec![file]));
         Ok(())
@@ -208,10 +242,9 @@ impl ArchiveWriter {
                 self.tables.remove(&path).ok_or_else(|| Failure::failed(format!("{path:?} was not prepared")))?;
             taken.push((path, table, files));
         }
-        let store = &self.store;
         let results: Vec<_> = stream::iter(taken)
             .map(|(path, mut table, files)| async move {
-                let outcome = apply_one(store, &mut table, &files, end).await;
+                let outcome = apply_one(&mut table, &files, end).await;
                 (path, table, outcome)
             })
             .buffer_unordered(PARALLEL_COMMITS)
@@ -220,9 +253,13 @@ impl ArchiveWriter {
         let mut outcome = Ok(());
         for (path, table, applied) in results {
             self.tables.insert(path, table);
-            outcome = outcome.and(applied);
+            match applied {
+                Ok(Applied::Ours) => {}
+                Ok(Applied::Others) => self.overtaken = true,
+                Err(failure) => outcome = Err(failure),
+            }
         }
-        outcome
+        if self.overtaken { Err(overtaken(&self.store)) } else { outcome }
     }
 
     async fn move_watermark(&mut self, files: &[StagedFile], end: Lsn, time: DateTime<Utc>) -> Result<DurableLsn> {
@@ -243,40 +280,62 @@ impl ArchiveWriter {
         Ok(DurableLsn(end))
     }
 
-    /// Makes the first base image the beginning of history and gives the archive its identity.
+    /// Refuses a root that has history at or after the beginning of a new one. What an interrupted `init` of the same
+    /// source left lies before it and does no harm.
+    pub async fn require_nothing_since(&self, start: Lsn) -> Result<()> {
+        let relations = DeltaTable::open(&self.store, &TablePath::Log(LogTable::Relations)).await?;
+        let left = match relations {
+            Some(table) => table.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64),
+            None => Lsn::ZERO,
+        };
+        if left < start {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "archive {}: the root holds what is left of another source's archive",
+            self.store
+        ))
+        .remedy("name an empty directory or prefix with --archive"))
+    }
+
+    /// Gives the archive its identity: from now on it is one. Its beginning must have been published.
     ///
     /// # Errors
     /// Refused where the archive got an identity from somebody else meanwhile.
-    pub async fn begin(&mut self, identity: &ArchiveIdentity, relations: Vec<RelationRecord>) -> Result<DurableLsn> {
-        let publication =
-            Publication { end: identity.start_lsn, time: identity.created_at, relations, ..Publication::default() };
-        let durable = self.publish(&publication).await?;
-        if !identity.write(&self.store).await? {
-            return Err(another_writer(&self.store));
-        }
-        Ok(durable)
+    pub async fn begin(&mut self, identity: &ArchiveIdentity) -> Result<()> {
+        if identity.write(&self.store).await? { Ok(()) } else { Err(another_writer(&self.store)) }
     }
 }
 
-async fn apply_one(store: &Store, table: &mut OpenTable, files: &[StagedFile], end: Lsn) -> Result<()> {
-    loop {
-        if table.delta.append(files, &[(APPLIED, end.as_i64())]).await? == Appended::Committed {
-            break;
-        }
+/// Whose rows a table has after an attempt to add some.
+enum Applied {
+    Ours,
+    /// A part of ours, or more than ours.
+    Others,
+}
+
+async fn apply_one(table: &mut OpenTable, files: &[StagedFile], end: Lsn) -> Result<Applied> {
+    if table.applied >= end {
+        // Committed by an earlier attempt at the same publication.
+        return Ok(Applied::Ours);
+    }
+    while table.delta.append(files, &[(APPLIED, end.as_i64())]).await? == Appended::Conflicted {
         let found = table.delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
-        if found >= end {
+        if found == end {
             // Our own commit, whose answer was lost, or the same rows from a writer that was replaced.
             break;
         }
         if found != table.applied {
-            return Err(Failure::transient(format!(
-                "archive {store}: another writer has added a part of these changes"
-            ))
-            .remedy("capture starts again from the watermark"));
+            return Ok(Applied::Others);
         }
     }
     table.applied = end;
-    Ok(())
+    Ok(Applied::Ours)
+}
+
+fn overtaken(store: &Store) -> Failure {
+    Failure::transient(format!("archive {store}: another writer has added a part of these changes"))
+        .remedy("capture starts again from the watermark")
 }
 
 fn another_writer(store: &Store) -> Failure {

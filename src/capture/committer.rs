@@ -110,6 +110,8 @@ impl Committer<'_> {
         let mut waiting = Waiting::new(self.events, self.stop.clone());
         let durable = loop {
             match self.writer.publish(&publication).await {
+                // What another writer has added must not be added again: only a new session can go on.
+                Err(failure) if self.writer.is_overtaken() => return Err(failure),
                 Err(failure) if failure.is_transient() => waiting.wait(failure).await?,
                 published => break published?,
             }

@@ -6,6 +6,7 @@
 //! is the slot copied to a permanent one and the archive given its identity.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -15,7 +16,7 @@ use super::catalog::{self, SourceTable, StoredNames};
 use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
 use super::source_check::{self, SourceFacts};
-use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, FORMAT, Store};
+use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, FORMAT, Publication, Store};
 use crate::columnar::image_table_schema;
 use crate::failure::{Failure, Result};
 use crate::model::{Identity, Lsn, RelationRecord, quote_identifier, quote_literal};
@@ -61,7 +62,8 @@ pub struct InitReport {
     pub already: bool,
 }
 
-/// Prepares the source and begins the archive; does nothing where that is done already.
+/// Prepares the source and begins the archive; does nothing where that is done already. When `stop` ends first, it
+/// gives up, unless the base image is complete: then it ends what is left, which takes a moment.
 ///
 /// # Errors
 /// With the exact remedy where the source cannot be archived. Whatever the error, no slot is left.
@@ -70,6 +72,7 @@ pub async fn init(
     store: &Store,
     settings: &CaptureSettings,
     steps: &dyn InitSteps,
+    stop: impl Future<Output = ()>,
 ) -> Result<InitReport> {
     let session = source.connect("afterimage init").await?;
     let client: &Client = &session;
@@ -81,54 +84,142 @@ pub async fn init(
         return Ok(InitReport { identity, tables, left_out: Vec::new(), rows: 0, bytes: 0, already: true });
     }
     facts.require_archivable()?;
-    let slot = settings.slot_name(&facts.database);
-    require_slot_unused(client, &slot).await?;
-    let chosen = choose(catalog::tables(client).await?, settings, &facts)?;
-    steps.will_do(&chosen, &facts, &slot, &settings.publication);
-    // A store that cannot be written must be known before the source is touched.
-    let mut writer = ArchiveWriter::claim(store).await?;
-    drop_stray_slot(client, &slot).await?;
-    source_check::facts(client).await?.require_room()?;
-    set_identities(client, &chosen.set_full).await?;
-    let mut tables = chosen.archived.clone();
-    tables.extend(chosen.set_full.iter().map(|table| SourceTable { identity: Identity::Full, ..table.clone() }));
-    set_publication(client, &settings.publication, &tables).await?;
-
-    let mut replication = ReplicationConnection::connect(source).await?;
-    let system = replication.identify_system().await?;
-    let temporary = format!("{slot}_init");
-    let creating = replication.create_slot(&temporary, true, true);
-    let created = notify_if_slow(creating, || steps.waiting_for_transactions()).await?;
-    let lsn = created.consistent_point;
-    let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
-
-    let jobs = describe(source, &snapshot, &tables, &writer).await?;
-    let progress = Arc::new(ImageProgress::default());
-    let estimated: f64 = tables.iter().map(|table| table.estimated_rows.max(0.0)).sum();
-    steps.copying(&progress, estimated as u64, tables.len());
-    let images = copy_tables(source, store, &snapshot, lsn, jobs, settings.copy_workers, Arc::clone(&progress)).await?;
-    let relations = add_images(&mut writer, images, lsn).await?;
-    steps.copied();
-
-    let identity = ArchiveIdentity {
-        format: FORMAT,
-        system_identifier: system.system_identifier,
-        database: facts.database.clone(),
-        start_lsn: lsn,
-        created_at: chrono::Utc::now(),
-        slot: slot.clone(),
-        publication: settings.publication.clone(),
+    let beginning = Beginning { source, store, settings, steps, client, facts };
+    // Giving up in the middle of the last part could leave the slot without its archive.
+    let copied = tokio::select! {
+        copied = beginning.copy() => copied?,
+        () = stop => return Err(interrupted()),
     };
-    make_permanent(client, &temporary, &slot).await?;
-    if let Err(failure) = writer.begin(&identity, relations).await {
+    beginning.complete(copied).await
+}
+
+fn interrupted() -> Failure {
+    Failure::failed("interrupted; no slot is left in the source").remedy("run it again")
+}
+
+/// An `init` at work.
+struct Beginning<'a> {
+    source: &'a Source,
+    store: &'a Store,
+    settings: &'a CaptureSettings,
+    steps: &'a dyn InitSteps,
+    client: &'a Client,
+    facts: SourceFacts,
+}
+
+/// The base image, in no history yet.
+struct Copied {
+    writer: ArchiveWriter,
+    /// Holds the temporary slot.
+    replication: ReplicationConnection,
+    temporary: String,
+    identity: ArchiveIdentity,
+    relations: Vec<RelationRecord>,
+    report: InitReport,
+}
+
+impl Beginning<'_> {
+    async fn copy(&self) -> Result<Copied> {
+        let (client, settings, facts) = (self.client, self.settings, &self.facts);
+        let slot = settings.slot_name(&facts.database);
+        require_only_init(client, &slot).await?;
+        require_slot_unused(client, &slot).await?;
+        let chosen = choose(catalog::tables(client).await?, settings, facts)?;
+        self.steps.will_do(&chosen, facts, &slot, &settings.publication);
+        // A store that cannot be written must be known before the source is touched.
+        let mut writer = ArchiveWriter::claim(self.store).await?;
         drop_stray_slot(client, &slot).await?;
-        return Err(failure);
+        source_check::facts(client).await?.require_room()?;
+        set_identities(client, &chosen.set_full).await?;
+        let mut tables = chosen.archived.clone();
+        tables.extend(chosen.set_full.iter().map(|table| SourceTable { identity: Identity::Full, ..table.clone() }));
+        set_publication(client, &settings.publication, &tables).await?;
+
+        let mut replication = ReplicationConnection::connect(self.source).await?;
+        let system = replication.identify_system().await?;
+        let temporary = format!("{slot}_init");
+        notice_our_end(&mut replication).await;
+        let creating = replication.create_slot(&temporary, true, true);
+        let created = notify_if_slow(creating, || self.steps.waiting_for_transactions()).await?;
+        let lsn = created.consistent_point;
+        let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
+        writer.require_nothing_since(lsn).await?;
+
+        let (relations, progress) = self.copy_images(&snapshot, lsn, &tables, &mut writer).await?;
+        let identity = ArchiveIdentity {
+            format: FORMAT,
+            system_identifier: system.system_identifier,
+            database: facts.database.clone(),
+            start_lsn: lsn,
+            created_at: chrono::Utc::now(),
+            slot,
+            publication: settings.publication.clone(),
+        };
+        let report = InitReport {
+            identity: identity.clone(),
+            tables: tables.len(),
+            left_out: chosen.left_out.iter().map(|table| table.name.to_string()).collect(),
+            rows: progress.rows.load(Ordering::Relaxed),
+            bytes: progress.bytes.load(Ordering::Relaxed),
+            already: false,
+        };
+        Ok(Copied { writer, replication, temporary, identity, relations, report })
     }
-    drop(replication);
-    let rows = progress.rows.load(std::sync::atomic::Ordering::Relaxed);
-    let bytes = progress.bytes.load(std::sync::atomic::Ordering::Relaxed);
-    let left_out = chosen.left_out.iter().map(|table| table.name.to_string()).collect();
-    Ok(InitReport { identity, tables: tables.len(), left_out, rows, bytes, already: false })
+
+    async fn copy_images(
+        &self,
+        snapshot: &str,
+        lsn: Lsn,
+        tables: &[SourceTable],
+        writer: &mut ArchiveWriter,
+    ) -> Result<(Vec<RelationRecord>, Arc<ImageProgress>)> {
+        let jobs = describe(self.source, snapshot, tables, writer).await?;
+        let progress = Arc::new(ImageProgress::default());
+        let estimated: f64 = tables.iter().map(|table| table.estimated_rows.max(0.0)).sum();
+        self.steps.copying(&progress, estimated as u64, tables.len());
+        let workers = self.settings.copy_workers;
+        let images = copy_tables(self.source, self.store, snapshot, lsn, jobs, workers, Arc::clone(&progress)).await?;
+        let relations = add_images(writer, images, lsn).await?;
+        self.steps.copied();
+        Ok((relations, progress))
+    }
+
+    /// Publishes the image, makes the slot permanent, and gives the archive its identity, in this order: killed in
+    /// between, the next `init` finds at most a slot without an archive, which it drops.
+    async fn complete(&self, copied: Copied) -> Result<InitReport> {
+        let Copied { mut writer, replication, temporary, identity, relations, report } = copied;
+        let (end, time) = (identity.start_lsn, identity.created_at);
+        writer.publish(&Publication { end, time, relations, ..Publication::default() }).await?;
+        make_permanent(self.client, &temporary, &identity.slot).await?;
+        if let Err(failure) = writer.begin(&identity).await {
+            drop_stray_slot(self.client, &identity.slot).await?;
+            return Err(failure);
+        }
+        drop(replication);
+        Ok(report)
+    }
+}
+
+/// Refuses a second `init` for the same slot: each would rewrite the other's publication, and the later one would
+/// take the archive from the earlier. The lock goes with the session.
+async fn require_only_init(client: &Client, slot: &str) -> Result<()> {
+    let sql = "SELECT pg_try_advisory_lock(hashtextextended('afterimage init ' || $1::text, 0))";
+    if client.query_one(sql, &[&slot]).await?.get(0) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!("another init for the slot {slot} is running"))
+        .remedy("wait for it, or stop it; another archive of the same database needs another --slot and --publication"))
+}
+
+/// Creating a slot can wait for hours, and a server that waits does not look whether its client has gone: the
+/// temporary slot would stay until then. Servers on systems that cannot tell refuse the setting.
+async fn notice_our_end(replication: &mut ReplicationConnection) {
+    // Only an SQL statement starts the server's timer; it then goes on through the replication command that follows.
+    for sql in ["SET client_connection_check_interval = '1s'", "SELECT"] {
+        if let Err(failure) = replication.simple_query(sql).await {
+            tracing::debug!("the source cannot watch its connections: {failure}");
+        }
+    }
 }
 
 fn choose(tables: Vec<SourceTable>, settings: &CaptureSettings, facts: &SourceFacts) -> Result<Chosen> {

@@ -65,17 +65,19 @@ pub async fn run(
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     let mut interrupted = false;
     let mut patience = SLOT_PATIENCE;
+    let mut course = Course::default();
     loop {
         let started = tokio::time::Instant::now();
         let session = Session { source, store, settings, until, patience, interrupted, events };
-        match session.run(stop.clone()).await {
+        match session.run(&mut course, stop.clone()).await {
             Ok(()) if *stop.borrow() => return Ok(Outcome::Stopped),
             Ok(()) => return Ok(Outcome::Reached),
             Err(failure) if failure.is_transient() => {
                 if started.elapsed() > Duration::from_secs(60) {
                     backoff.reset();
-                    interrupted = false;
                 }
+                // What was mended is said when it breaks again.
+                interrupted &= !std::mem::take(&mut course.streaming);
                 if !std::mem::replace(&mut interrupted, true) {
                     events.interrupted(&failure);
                 }
@@ -94,6 +96,15 @@ pub(super) async fn sleep_or_stop(duration: Duration, mut stop: watch::Receiver<
     matches!(stopped, Ok(Ok(_)))
 }
 
+/// What is kept from session to session.
+#[derive(Debug, Default)]
+struct Course {
+    /// The epoch of our latest claim of the archive.
+    claimed: Option<i64>,
+    /// The latest session got as far as to stream.
+    streaming: bool,
+}
+
 /// One connection's worth of archiving.
 struct Session<'a> {
     source: &'a Source,
@@ -106,8 +117,11 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(&self, stop: watch::Receiver<bool>) -> Result<()> {
+    async fn run(&self, course: &mut Course, stop: watch::Receiver<bool>) -> Result<()> {
         let archive = Archive::open(self.store).await?;
+        if let Some(epoch) = course.claimed {
+            ArchiveWriter::require_epoch(self.store, epoch).await?;
+        }
         let identity = archive.identity();
         let catalog = self.source.connect("afterimage run").await?;
         let facts = source_check::facts(&catalog).await?;
@@ -117,7 +131,10 @@ impl Session<'_> {
         if matches!(self.until, Until::Reached(target) if watermark >= target) {
             return Ok(());
         }
-        wait_for_slot(&catalog, identity, watermark, self.patience).await?;
+        let slot = wait_for_slot(&catalog, identity, self.patience, &stop).await?;
+        // Read after the slot: whoever used it until then may have moved both on.
+        let watermark = archive.watermark().await?.lsn;
+        require_whole(&slot, watermark)?;
         let replication = ReplicationConnection::connect(self.source).await?;
         let options = [
             ("proto_version", "1".to_owned()),
@@ -126,7 +143,10 @@ impl Session<'_> {
         ];
         let stream = replication.start_replication(&identity.slot, watermark, &options).await?;
         // The slot is ours now, so no other archiver streams: the archive can be claimed.
+        // A claim whose answer is lost may have replaced our own.
+        course.claimed = None;
         let writer = ArchiveWriter::claim(self.store).await?;
+        course.claimed = Some(writer.epoch());
         let durable = writer.durable().ok_or_else(|| Failure::failed("the archive has no watermark"))?;
         if durable.lsn() != watermark {
             return Err(Failure::transient("the archive moved on while it was being claimed"));
@@ -136,6 +156,7 @@ impl Session<'_> {
         } else {
             self.events.streaming(watermark);
         }
+        course.streaming = true;
         let relations = archive.relations().await?;
         let known: HashMap<_, _> = relations.into_iter().map(|record| (record.relation.oid, record.relation)).collect();
 
@@ -223,30 +244,46 @@ pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<O
     }))
 }
 
-/// Waits until nobody else uses the slot, and refuses one that cannot give everything since the watermark.
-async fn wait_for_slot(client: &Client, identity: &ArchiveIdentity, watermark: Lsn, patience: Duration) -> Result<()> {
+/// Waits until nobody else uses the slot.
+///
+/// # Errors
+/// Refused where somebody else goes on using it, or where it does not exist.
+async fn wait_for_slot(
+    client: &Client,
+    identity: &ArchiveIdentity,
+    patience: Duration,
+    stop: &watch::Receiver<bool>,
+) -> Result<SlotState> {
     let slot = &identity.slot;
     let deadline = tokio::time::Instant::now() + patience;
     loop {
         let Some(state) = slot_state(client, identity).await? else {
             return Err(lost(format!("the slot {slot} does not exist any more")));
         };
-        if state.wal_status == "lost" {
-            return Err(lost(format!("the slot {slot} lost log that was not archived yet")));
-        }
-        if state.confirmed_flush > watermark {
-            return Err(lost(format!(
-                "the slot {slot} was moved on to {}, the archive has everything up to {watermark}",
-                state.confirmed_flush
-            )));
-        }
-        let Some(pid) = state.active_pid else { return Ok(()) };
+        let Some(pid) = state.active_pid else { return Ok(state) };
         if tokio::time::Instant::now() >= deadline {
             return Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))
                 .remedy("one archiver per archive: another one is running; stop it first"));
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        if sleep_or_stop(Duration::from_millis(200), stop.clone()).await {
+            return Err(Failure::transient("stopped while the slot was in use"));
+        }
     }
+}
+
+/// Refuses a slot that cannot give everything since the watermark.
+fn require_whole(slot: &SlotState, watermark: Lsn) -> Result<()> {
+    let name = &slot.name;
+    if slot.wal_status == "lost" {
+        return Err(lost(format!("the slot {name} lost log that was not archived yet")));
+    }
+    if slot.confirmed_flush > watermark {
+        return Err(lost(format!(
+            "the slot {name} was moved on to {}, the archive has everything up to {watermark}",
+            slot.confirmed_flush
+        )));
+    }
+    Ok(())
 }
 
 fn lost(cause: String) -> Failure {

@@ -66,11 +66,7 @@ pub(super) async fn run(context: &Context, args: InitArgs) -> Result<()> {
     let (source, store) = (context.source()?, context.store()?);
     let started = Instant::now();
     let steps = InitShown::default();
-    let report = tokio::select! {
-        report = capture::init(&source, &store, &settings, &steps) => report?,
-        // PostgreSQL drops the temporary slot with the connection.
-        () = super::run::stop_requested() => return Err(super::run::interrupted()),
-    };
+    let report = capture::init(&source, &store, &settings, &steps, super::run::stop_requested()).await?;
     if context.json {
         return print_document(stdout(), &json(&report));
     }

@@ -36,10 +36,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let (source, store) = (context.source()?, context.store()?);
     if Archive::find(&store).await?.is_none() {
         let steps = InitShown::default();
-        tokio::select! {
-            report = capture::init(&source, &store, &settings, &steps) => drop(report?),
-            () = stop_requested() => return Err(interrupted()),
-        }
+        capture::init(&source, &store, &settings, &steps, stop_requested()).await?;
     } else if only_for_init {
         tracing::warn!("there is an archive already: the options about tables, slot and publication change nothing");
     }
@@ -83,8 +80,4 @@ pub(super) async fn stop_requested() {
         // Without handlers the signals end the program by themselves.
         _ => std::future::pending().await,
     }
-}
-
-pub(super) fn interrupted() -> Failure {
-    Failure::failed("interrupted; no slot is left in the source").remedy("run it again")
 }

@@ -177,24 +177,42 @@ impl Resolver<'_> {
     }
 }
 
-/// The source's position in its log, rounded down to where a walsender can tell that it has been.
+/// The position up to which everything that the source has committed lies in its log on disk, where the
+/// archiver can get it.
 ///
-/// On a fresh page the insert position lies behind the page's header (at most 40 bytes), while a
-/// walsender reports the page's start.
+/// Commits of `synchronous_commit = off` are flushed within three times `wal_writer_delay` (PostgreSQL manual,
+/// 30.4); what is not flushed by then belongs to transactions that have not committed.
 pub async fn source_position(source: &Source) -> Result<Lsn> {
     let session = source.connect("afterimage").await?;
     position_of(&session).await
 }
 
 async fn position_of(client: &Client) -> Result<Lsn> {
+    const POSITIONS: &str = "SELECT pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text,
+        (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_writer_delay')";
+    let row = client.query_one(POSITIONS, &[]).await?;
+    let inserted = page_start_if_empty(parse_position(row.get(0))?);
+    let mut flushed = parse_position(row.get(1))?;
+    let patience = Duration::from_millis(3 * row.get::<_, i64>(2).unsigned_abs() + 100);
+    let deadline = Instant::now() + patience;
+    while flushed < inserted && Instant::now() < deadline {
+        sleep(Duration::from_millis(20)).await;
+        flushed = parse_position(client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?.get(0))?;
+    }
+    Ok(page_start_if_empty(inserted.min(flushed)))
+}
+
+fn parse_position(text: String) -> Result<Lsn> {
+    text.parse().map_err(|error| Failure::failed(format!("the source's position {text}: {error}")))
+}
+
+/// On a fresh page a position lies behind the page's header (at most 40 bytes), while a walsender reports
+/// the page's start.
+fn page_start_if_empty(Lsn(position): Lsn) -> Lsn {
     const PAGE: u64 = 8192;
     const LONGEST_HEADER: u64 = 40;
-    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
-    let text: String = row.get(0);
-    let Lsn(position) =
-        text.parse().map_err(|error| Failure::failed(format!("the source's position {text}: {error}")))?;
     let into_page = position % PAGE;
-    Ok(Lsn(if into_page <= LONGEST_HEADER { position - into_page } else { position }))
+    Lsn(if into_page <= LONGEST_HEADER { position - into_page } else { position })
 }
 
 fn nearest_end(watermark: Watermark) -> String {

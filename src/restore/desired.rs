@@ -37,6 +37,13 @@ pub(super) struct Shared {
     pub(super) insert_only: bool,
 }
 
+#[cfg(test)]
+impl Shared {
+    pub(super) fn for_tests(name: &str, position: usize, insert_only: bool) -> Shared {
+        Shared { name: name.into(), position, insert_only }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Desired {
@@ -70,7 +77,7 @@ impl Desired {
                 .remedy(format!("ALTER TABLE {} DISABLE RULE {};", name.to_sql(), quote_identifier(rule))));
         }
         let range = (workspace.request.to.lsn, workspace.request.now.lsn);
-        let touched = touched_keys(workspace.archive, &name, then.key(), range).await?;
+        let touched = touched_keys(workspace.archive, then.relation(), then.key(), range).await?;
         let recreated = then.relation().oid != live.oid;
         let everything = touched.truncated || recreated;
         if !everything {

@@ -32,16 +32,7 @@ const SAMPLE_LENGTH: usize = 120;
 impl Difference {
     /// Compares; in [`Mode::Change`] the live rows are locked first.
     pub(super) async fn find(workspace: &Workspace<'_>, desired: Desired) -> Result<Difference> {
-        let mut difference = Difference {
-            index: desired.index,
-            name: desired.name.clone(),
-            live: desired.live.clone(),
-            columns: desired.columns.clone(),
-            matching: desired.matching.clone(),
-            counts: Counts::default(),
-            digest: String::new(),
-            desired,
-        };
+        let mut difference = Difference::of(desired);
         workspace.execute(&difference.live_sql(workspace.mode)).await?;
         workspace.execute(&format!("ANALYZE {}", difference.live_rows())).await?;
         workspace.execute(&difference.difference_sql(&workspace.request.only)).await?;
@@ -51,6 +42,24 @@ impl Difference {
         workspace.execute(&format!("ANALYZE {}", difference.operations())).await?;
         difference.count(workspace).await?;
         Ok(difference)
+    }
+
+    fn of(desired: Desired) -> Difference {
+        Difference {
+            index: desired.index,
+            name: desired.name.clone(),
+            live: desired.live.clone(),
+            columns: desired.columns.clone(),
+            matching: desired.matching.clone(),
+            counts: Counts::default(),
+            digest: String::new(),
+            desired,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests(desired: Desired) -> Difference {
+        Difference::of(desired)
     }
 
     /// The temporary table of the rows of the point, columns `c0`, `c1`, ….
@@ -182,9 +191,17 @@ impl Difference {
     /// over the live row otherwise. Sent as a prepared statement, of which there can be only one.
     async fn filter(&self, workspace: &Workspace<'_>, filter: &str) -> Result<()> {
         workspace.enter_application_path(&self.name).await?;
+        let judge = |error| rejection::judge_filter(error, workspace.request.lock_timeout);
+        // With parentheses around it a condition could close ours, without them it could go on after its end. What
+        // PostgreSQL reads both ways is a condition and no more.
+        let bare = format!(
+            "SELECT FROM ONLY {} AS {} WHERE\n{filter}\n",
+            self.name.to_sql(),
+            quote_identifier(&self.name.table)
+        );
+        workspace.session.prepare(&bare).await.map_err(judge)?;
         for sql in [self.filter_by_then(filter), self.filter_by_live(filter)] {
-            let filtered = workspace.session.execute(&sql, &[]).await;
-            filtered.map_err(|error| rejection::judge_filter(error, workspace.request.lock_timeout))?;
+            workspace.session.execute(&sql, &[]).await.map_err(judge)?;
         }
         workspace.leave_application_path().await
     }

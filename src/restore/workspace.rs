@@ -181,7 +181,7 @@ impl<'a> Workspace<'a> {
             .query_one(
                 "SELECT current_user::text, has_schema_privilege($1::text, 'USAGE'), \
                  has_database_privilege(current_database(), 'TEMP'), current_database()::text",
-                &[&quote_identifier(&name.schema)],
+                &[&name.schema],
             )
             .await?;
         let (role, schema, temporary, database): (String, bool, bool, String) =

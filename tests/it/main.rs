@@ -5,5 +5,12 @@
 mod architecture;
 mod cli;
 mod dependencies;
+mod init;
+mod interruptions;
+mod kill;
+mod readers;
 mod scratch;
+mod slots;
+mod stores;
 mod support;
+mod writers;

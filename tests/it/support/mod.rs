@@ -1,19 +1,27 @@
 //! What tests stand on: servers, databases, the program itself, oracles. Its own tests are in [`tests`].
 
 mod directory;
+mod load;
 mod oracle;
 mod postgres;
 mod program;
+mod proxy;
 mod python;
 mod s3;
+mod site;
 mod tests;
+mod watcher;
 
 pub(crate) use directory::Directory;
+pub(crate) use load::Load;
 pub(crate) use oracle::Snapshot;
 pub(crate) use postgres::{Database, Release, connect, own_postgres, postgres};
 pub(crate) use program::{End, Program, Running, target_directory};
+pub(crate) use proxy::Proxy;
 pub(crate) use python::python;
-pub(crate) use s3::s3;
+pub(crate) use s3::{Bucket, s3};
+pub(crate) use site::{PATIENCE, Site, State};
+pub(crate) use watcher::Watcher;
 
 use std::thread;
 use std::time::{Duration, Instant};

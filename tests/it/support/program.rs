@@ -132,6 +132,14 @@ impl Running {
         assert!(sent.success(), "cannot send {name}");
     }
 
+    /// As [`Running::signal`], unless it has ended by itself.
+    pub(crate) fn signal_if_running(&mut self, name: &str) {
+        // An end that nobody has waited for keeps the process id, so the signal cannot meet a stranger.
+        if self.is_running() {
+            self.signal(name);
+        }
+    }
+
     /// Ends it with SIGKILL.
     pub(crate) fn kill(mut self) -> End {
         self.child.kill().unwrap();

@@ -50,6 +50,10 @@ impl S3 {
         server
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Makes an empty bucket.
     pub(crate) fn bucket(&self) -> Bucket {
         static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -1,0 +1,213 @@
+//! A source with its archive, and what one does with the two.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use afterimage::archive::{Archive, Store};
+use afterimage::model::{Lsn, TableName};
+
+use super::{Bucket, Database, Directory, Program, Running, Snapshot, wait_for};
+
+/// How long anything may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Site<'a> {
+    pub(crate) database: &'a Database,
+    source: String,
+    archive: String,
+    variables: Vec<(String, String)>,
+}
+
+impl<'a> Site<'a> {
+    /// With an archive in a local directory.
+    pub(crate) fn local(database: &'a Database, directory: &Directory) -> Site<'a> {
+        Site::new(database, directory.archive())
+    }
+
+    /// With an archive in a bucket.
+    pub(crate) fn bucket(database: &'a Database, bucket: &Bucket) -> Site<'a> {
+        let site = Site::new(database, bucket.archive());
+        bucket.variables().into_iter().fold(site, |site, (name, value)| site.variable(name, value))
+    }
+
+    fn new(database: &'a Database, archive: String) -> Site<'a> {
+        Site { database, source: database.url().to_owned(), archive, variables: Vec::new() }
+    }
+
+    /// Reaches the source by another URL.
+    pub(crate) fn source(mut self, url: &str) -> Site<'a> {
+        self.source = url.to_owned();
+        self
+    }
+
+    /// Keeps the archive elsewhere.
+    pub(crate) fn archive(mut self, url: &str) -> Site<'a> {
+        self.archive = url.to_owned();
+        self
+    }
+
+    /// Sets a variable for every program, in place of an earlier value.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Site<'a> {
+        self.variables.retain(|(known, _)| known != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn archive_url(&self) -> &str {
+        &self.archive
+    }
+
+    /// The slot's name where none was chosen.
+    pub(crate) fn slot(&self) -> String {
+        format!("afterimage_{}", self.database.name())
+    }
+
+    pub(crate) fn command<'b>(&self, arguments: impl IntoIterator<Item = &'b str>) -> Program {
+        let program = Program::afterimage(arguments)
+            .variable("AFTERIMAGE_SOURCE", &self.source)
+            .variable("AFTERIMAGE_ARCHIVE", &self.archive);
+        self.variables.iter().fold(program, |program, (name, value)| program.variable(name, value))
+    }
+
+    #[track_caller]
+    pub(crate) fn init(&self) {
+        self.command(["init"]).run(PATIENCE).expect(0);
+    }
+
+    /// Starts the archiver. It publishes often, so that there is much to interrupt.
+    pub(crate) fn start(&self) -> Running {
+        self.command(["run", "--flush-interval", "50ms"]).start()
+    }
+
+    /// Starts the archiver and waits until it streams.
+    #[track_caller]
+    pub(crate) fn stream(&self) -> Running {
+        let mut running = self.start();
+        wait_for("the archiver streams", PATIENCE, || {
+            let streams = running.stderr().contains("archiving from");
+            assert!(streams || running.is_running(), "{}", running.stderr());
+            streams
+        });
+        running
+    }
+
+    /// Archives everything that the source has now.
+    #[track_caller]
+    pub(crate) fn catch_up(&self) {
+        self.command(["run", "--until", "now"]).run(PATIENCE).expect(0);
+    }
+
+    /// A local archive's watermark.
+    pub(crate) async fn watermark(&self) -> Lsn {
+        let archive = Archive::open(&Store::open(&self.archive).unwrap()).await.unwrap();
+        archive.watermark().await.unwrap().lsn
+    }
+
+    /// A table as it is now. No archiver may run, since this is one.
+    pub(crate) async fn present(&self, table: &TableName) -> String {
+        self.catch_up();
+        self.export(table, &self.watermark().await.to_string())
+    }
+
+    #[track_caller]
+    pub(crate) fn export(&self, table: &TableName, at: &str) -> String {
+        self.command(["export", &table.to_sql(), "--at", at]).run(PATIENCE).expect(0).stdout
+    }
+
+    /// The rows of a query, as JSON.
+    #[track_caller]
+    pub(crate) fn query(&self, sql: &str) -> Vec<serde_json::Value> {
+        let end = self.command(["query", "--json", sql]).run(PATIENCE).expect(0);
+        match serde_json::from_str(&end.stdout) {
+            Ok(serde_json::Value::Array(rows)) => rows,
+            _ => end.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+        }
+    }
+
+    /// Compares the archive with what the source said of itself, table by table.
+    #[track_caller]
+    pub(crate) fn expect_equal(&self, state: &State) {
+        assert!(!state.tables.is_empty());
+        for (table, csv) in &state.tables {
+            let exported = self.export(table, &state.lsn.to_string());
+            let difference = difference(csv, &exported);
+            assert!(difference.is_empty(), "{table} at {}:\n{difference}", state.lsn);
+        }
+    }
+
+    /// Checks that every change and every transaction is in the archive once, and that both tell the same.
+    #[track_caller]
+    pub(crate) fn expect_each_once<'t>(&self, tables: impl IntoIterator<Item = &'t TableName>) {
+        let number = |sql: &str| self.query(sql)[0]["n"].as_i64().unwrap();
+        let transactions = number("SELECT count(*) AS n FROM log.transactions");
+        assert_eq!(number("SELECT count(DISTINCT lsn) AS n FROM log.transactions"), transactions);
+        let mut changes = 0;
+        for table in tables {
+            let from = format!("FROM changes.{}", table.to_sql());
+            // A table that was never changed has no changes.
+            let end = self.command(["query", "--json", &format!("SELECT count(*) AS n {from}")]).run(PATIENCE);
+            if end.code != Some(0) {
+                assert!(end.stderr.contains("no table"), "{table}: {}", end.stderr);
+                continue;
+            }
+            let rows = number(&format!("SELECT count(*) AS n {from}"));
+            let distinct = format!("SELECT count(*) AS n FROM (SELECT DISTINCT _lsn, _seq {from})");
+            assert_eq!(number(&distinct), rows, "{table}");
+            changes += rows;
+        }
+        assert_eq!(number("SELECT sum(changes) AS n FROM log.transactions"), changes);
+    }
+}
+
+/// All of a source's tables as they were after every transaction that ended at or before an LSN, as COPY wrote them.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) lsn: Lsn,
+    pub(crate) tables: BTreeMap<TableName, String>,
+}
+
+impl State {
+    /// The present.
+    pub(crate) async fn of(database: &Database) -> State {
+        let snapshot = tokio::task::block_in_place(|| Snapshot::take(database));
+        State { lsn: snapshot.lsn(), tables: snapshot.all().await }
+    }
+}
+
+/// The first lines that only one side has; nothing where both are the same, their order aside.
+fn difference(source: &str, archive: &str) -> String {
+    let header = |csv: &str| csv.lines().next().unwrap_or_default().to_owned();
+    if header(source) != header(archive) {
+        return format!("source {:?}\narchive {:?}", header(source), header(archive));
+    }
+    let (mut source, mut archive) = (lines(source), lines(archive));
+    if source == archive {
+        return String::new();
+    }
+    let both: Vec<&str> = source.clone();
+    remove(&mut source, &archive);
+    remove(&mut archive, &both);
+    let shown = |side: &str, lines: &[&str]| {
+        lines.iter().take(3).map(|line| format!("{side} {}\n", line.chars().take(400).collect::<String>())).collect()
+    };
+    let (source_only, archive_only): (String, String) =
+        (shown("only source ", &source), shown("only archive", &archive));
+    format!("{} and {} lines differ\n{source_only}{archive_only}", source.len(), archive.len())
+}
+
+fn lines(csv: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = csv.split_inclusive('\n').collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// Takes sorted lines out of sorted lines, each as often as it occurs.
+fn remove(from: &mut Vec<&str>, lines: &[&str]) {
+    let mut left = lines.iter().peekable();
+    from.retain(|line| {
+        while left.next_if(|other| *other < line).is_some() {}
+        left.next_if(|other| *other == line).is_none()
+    });
+}
