@@ -16,7 +16,7 @@ use super::catalog::{self, SourceTable, StoredNames};
 use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
 use super::source_check::{self, SourceFacts};
-use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, FORMAT, Publication, Store};
+use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, DurableLsn, FORMAT, Publication, Store};
 use crate::columnar::image_table_schema;
 use crate::failure::{Failure, Result};
 use crate::model::{Identity, Lsn, RelationRecord, quote_identifier, quote_literal};
@@ -128,7 +128,7 @@ impl Beginning<'_> {
         self.steps.will_do(&chosen, facts, &slot, &settings.publication);
         // A store that cannot be written must be known before the source is touched.
         let mut writer = ArchiveWriter::claim(self.store).await?;
-        drop_stray_slot(client, &slot).await?;
+        drop_stray_slot(client, &slot, writer.durable().map(DurableLsn::lsn)).await?;
         source_check::facts(client).await?.require_room()?;
         set_identities(client, &chosen.set_full).await?;
         let mut tables = chosen.archived.clone();
@@ -192,7 +192,7 @@ impl Beginning<'_> {
         writer.publish(&Publication { end, time, relations, ..Publication::default() }).await?;
         make_permanent(self.client, &temporary, &identity.slot).await?;
         if let Err(failure) = writer.begin(&identity).await {
-            drop_stray_slot(self.client, &identity.slot).await?;
+            drop_slot(self.client, &identity.slot).await?;
             return Err(failure);
         }
         drop(replication);
@@ -308,10 +308,24 @@ async fn require_slot_unused(client: &Client, slot: &str) -> Result<()> {
     }
 }
 
-/// Drops our slot where there is no archive for it: what an interrupted `init` left.
-async fn drop_stray_slot(client: &Client, slot: &str) -> Result<()> {
-    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
-               WHERE slot_name = $1 AND active_pid IS NULL AND NOT temporary";
+/// Drops the slot that an interrupted `init` of this same archive left: it stands where that one's history was to
+/// begin. Any other slot of the name is another archive's, which would lose everything from then on.
+async fn drop_stray_slot(client: &Client, slot: &str, left_off: Option<Lsn>) -> Result<()> {
+    let sql = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
+    let Some(row) = client.query_opt(sql, &[&slot]).await? else { return Ok(()) };
+    let stands = row.get::<_, Option<String>>(0).and_then(|text| text.parse::<Lsn>().ok());
+    if stands.is_some() && stands == left_off {
+        return drop_slot(client, slot).await;
+    }
+    Err(Failure::refused(format!("the slot {slot} exists and belongs to another archive")).remedy(format!(
+        "name that archive with --archive; or choose another --slot and --publication; or, if it is given up for \
+         ever: SELECT pg_drop_replication_slot({});",
+        quote_literal(slot)
+    )))
+}
+
+async fn drop_slot(client: &Client, slot: &str) -> Result<()> {
+    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1";
     client.query(sql, &[&slot]).await.map_err(|error| Failure::from(error).context("dropping a stray slot"))?;
     Ok(())
 }

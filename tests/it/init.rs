@@ -31,6 +31,15 @@ async fn wait_for_slots(database: &Database, wanted: i64) {
     }
 }
 
+/// Waits until the server has noticed that our programs are gone.
+async fn wait_until_left(database: &Database) {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+               WHERE datname = current_database() AND application_name LIKE 'afterimage%'";
+    while count(database, sql).await > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn small_database(release: Release) -> Database {
     let database = Database::create(postgres(release)).await;
     database.run("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'one')").await;
@@ -65,6 +74,7 @@ async fn an_init_that_waits_can_be_ended_in_every_way() {
             assert_eq!(end.stderr.contains("interrupted; no slot is left"), signal != "KILL", "{}", end.stderr);
             // Though the transaction that it waited for is still open.
             wait_for_slots(&database, 0).await;
+            wait_until_left(&database).await;
         }
         let init = start_and_wait(&site);
         other.batch_execute("COMMIT").await.unwrap();
@@ -85,7 +95,7 @@ async fn an_init_that_is_interrupted_anywhere_can_be_run_again() {
         let archive = format!("{}-{signal}", directory.archive());
         let site = Site::local(&database, &directory).archive(&archive);
         let mut interrupted = 0;
-        for patience in (0..).map(|round| Duration::from_millis(round * 60)) {
+        for patience in (0..).map(|round| Duration::from_millis(round * 30)) {
             let mut init = site.command(["init"]).start();
             tokio::time::sleep(patience).await;
             init.signal_if_running(signal);
@@ -94,6 +104,7 @@ async fn an_init_that_is_interrupted_anywhere_can_be_run_again() {
                 break;
             }
             interrupted += 1;
+            wait_until_left(&database).await;
             match (signal, end.code) {
                 ("TERM", Some(1)) => {
                     assert!(end.stderr.contains("interrupted; no slot is left"), "{}", end.stderr);
@@ -101,13 +112,7 @@ async fn an_init_that_is_interrupted_anywhere_can_be_run_again() {
                 }
                 // Before the handler of the signal is there; nothing has been done then.
                 ("TERM", None) => assert_eq!(slots(&database).await, 0),
-                ("KILL", None) => {
-                    let temporary =
-                        "SELECT count(*) FROM pg_replication_slots WHERE temporary AND slot_name LIKE 'afterimage%'";
-                    while count(&database, temporary).await > 0 {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                }
+                ("KILL", None) => {}
                 _ => panic!("{signal} ended it with {:?}\n{}", end.code, end.stderr),
             }
         }
@@ -143,11 +148,39 @@ async fn of_two_inits_at_once_one_is_refused_and_the_other_unharmed() {
     first.wait(PATIENCE).expect(0);
     database.run("INSERT INTO t VALUES (1); INSERT INTO u VALUES (2)").await;
     assert_eq!(site.present(&TableName::new("public", "u")).await, "id\n2\n");
-    // The archive elsewhere would need the slot that is taken now; dropping it would rob this one.
-    let idle = Site::local(&database, &elsewhere).command(["init"]).run(PATIENCE);
+}
+
+/// It would rob the archive that the slot serves, though nobody uses it at the moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_idle_slot_of_another_archive_is_left_alone() {
+    let (directory, elsewhere) = (Directory::new(), Directory::new());
+    let database = small_database(Release::System).await;
+    let site = Site::local(&database, &directory);
+    site.init();
+    for ran in [false, true] {
+        if ran {
+            site.catch_up();
+        }
+        let wrong = Site::local(&database, &elsewhere).command(["init"]).run(PATIENCE).expect(4);
+        assert!(wrong.stderr.contains("belongs to another archive"), "{}", wrong.stderr);
+    }
+    database.run("INSERT INTO t VALUES (2, 'two')").await;
+    assert_eq!(site.present(&TableName::new("public", "t")).await.lines().count(), 3);
+}
+
+/// Killed between making the slot and naming the archive: the archive's beginning and the slot stand at the same LSN.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slot_of_an_init_killed_at_its_very_end_is_replaced() {
+    let directory = Directory::new();
+    let database = small_database(Release::System).await;
+    let site = Site::local(&database, &directory);
+    site.init();
+    std::fs::remove_file(directory.join("archive/archive.json")).unwrap();
+    database.run("INSERT INTO t VALUES (2, 'two')").await;
+    site.init();
     assert_eq!(slots(&database).await, 1);
-    assert_eq!(idle.code, Some(4), "{}", idle.stderr);
-    site.catch_up();
+    assert_eq!(site.present(&TableName::new("public", "t")).await.lines().count(), 3);
+    site.expect_each_once([&TableName::new("public", "t")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

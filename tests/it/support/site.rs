@@ -169,12 +169,29 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The present.
+    /// The present, of every table that holds rows itself.
     pub(crate) async fn of(database: &Database) -> State {
+        let holder = database.connect().await;
+        let rows = holder.query(ORDINARY_TABLES, &[]).await.unwrap();
+        let names = rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)));
+        let names: Vec<TableName> = names.collect();
+        // A truncation empties a table for older snapshots too (PostgreSQL manual, "Caveats" of concurrency).
+        let list: Vec<String> = names.iter().map(TableName::to_sql).collect();
+        let lock = format!("BEGIN; LOCK TABLE ONLY {} IN ACCESS SHARE MODE", list.join(", ONLY "));
+        holder.batch_execute(&lock).await.unwrap();
         let snapshot = tokio::task::block_in_place(|| Snapshot::take(database));
-        State { lsn: snapshot.lsn(), tables: snapshot.all().await }
+        let mut tables = BTreeMap::new();
+        for name in names {
+            let csv = snapshot.csv(&name).await;
+            tables.insert(name, csv);
+        }
+        State { lsn: snapshot.lsn(), tables }
     }
 }
+
+const ORDINARY_TABLES: &str = "SELECT n.nspname::text, c.relname::text
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'";
 
 /// The first lines that only one side has; nothing where both are the same, their order aside.
 fn difference(source: &str, archive: &str) -> String {
