@@ -17,6 +17,7 @@ pub mod transaction;
 pub mod capture;
 pub mod history;
 pub mod query;
+pub mod restore;
 // -- surfaces
 pub mod cli;
 pub mod config;

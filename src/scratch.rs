@@ -99,7 +99,7 @@ impl Launch {
     ///
     /// # Errors
     /// [`crate::failure::Category::Failed`] where the directory cannot be made, `initdb` fails or the server does not
-    /// become ready; the cause ends with the last line of its log. Nothing is left behind.
+    /// become ready; the cause ends with the reason that it gave. Nothing is left behind.
     pub fn start(self) -> Result<Scratch> {
         let home = Home::create(&self.parent)?;
         let account = Account::for_owner_of(&home.path)?;
@@ -322,8 +322,8 @@ impl Scratch {
     }
 
     fn failure(&self, what: &str) -> Failure {
-        let log = self.log_tail(1);
-        Failure::failed(format!("{what}: {}", if log.is_empty() { "it logged nothing" } else { &log }))
+        let reason = watch::reason(&self.log_tail(20)).unwrap_or_else(|| "it logged nothing".to_owned());
+        Failure::failed(format!("{what}: {reason}"))
             .remedy("see that the temporary directory has space and is open to the user that PostgreSQL runs as")
     }
 

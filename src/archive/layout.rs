@@ -1,7 +1,8 @@
 //! Where things lie in an archive.
 //!
 //! Directory names are the source's names with everything except ASCII letters and digits, `_`, `-`
-//! and `.` written as `%XX`, their UTF-8 bytes in hexadecimal; a leading dot or underscore too.
+//! and `.` written as `~XX`, their UTF-8 bytes in hexadecimal; a leading dot or underscore too. Not as `%XX`: the
+//! Delta library turns what it lists into URLs as it is, and so would read `%20` back as a blank.
 
 use crate::columnar::names::escape;
 use crate::model::TableName;
@@ -77,7 +78,8 @@ fn escape_directory(name: &str) -> String {
     if escaped.starts_with(['.', '_']) {
         escaped = format!("%{:02X}{}", escaped.as_bytes()[0], &escaped[1..]);
     }
-    escaped
+    // A tilde of the name itself is escaped like everything else.
+    escaped.replace('%', "~")
 }
 
 #[cfg(test)]
@@ -87,12 +89,14 @@ mod tests {
 
     #[test]
     fn directories_can_be_undone_and_hide_nothing() {
-        for name in ["orders", "My Table", "_hidden", ".dot", "a/b", "..", "ünïcode", "100%"] {
+        for name in ["orders", "My Table", "_hidden", ".dot", "a/b", "..", "ünïcode", "100%", "a~b"] {
             let path = TablePath::Changes(TableName::new("public", name)).directory();
             let last = path.rsplit('/').next().unwrap();
             assert_eq!(path.split('/').count(), 3, "{path}");
             assert!(!last.starts_with(['.', '_']), "{path}");
-            assert_eq!(unescape(last).as_deref(), Some(name));
+            assert_eq!(unescape(&last.replace('~', "%")).as_deref(), Some(name));
+            // Read as a part of a URL it must stay what it is.
+            assert!(!last.contains('%'), "{path}");
         }
     }
 }

@@ -18,6 +18,7 @@ use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use tokio::sync::Mutex;
 
 use super::delta::{DataFile, DeltaTable};
 use super::identity::ArchiveIdentity;
@@ -53,6 +54,8 @@ pub struct Image {
 pub struct Archive {
     store: Store,
     identity: Arc<ArchiveIdentity>,
+    /// `log/transactions` as it was last seen: seeing it again costs only what is new.
+    transactions: Arc<Mutex<Option<DeltaTable>>>,
 }
 
 impl Archive {
@@ -62,7 +65,11 @@ impl Archive {
     /// Refused where its format is newer than this program's.
     pub async fn find(store: &Store) -> Result<Option<Archive>> {
         let identity = ArchiveIdentity::read(store).await?;
-        Ok(identity.map(|identity| Archive { store: store.clone(), identity: Arc::new(identity) }))
+        Ok(identity.map(|identity| Archive {
+            store: store.clone(),
+            identity: Arc::new(identity),
+            transactions: Arc::default(),
+        }))
     }
 
     /// Opens an archive that must be there.
@@ -94,7 +101,15 @@ impl Archive {
     }
 
     async fn log_table(&self, table: LogTable) -> Result<Option<DeltaTable>> {
-        DeltaTable::open(&self.store, &TablePath::Log(table)).await
+        if table != LogTable::Transactions {
+            return DeltaTable::open(&self.store, &TablePath::Log(table)).await;
+        }
+        let mut seen = self.transactions.lock().await;
+        match seen.as_mut() {
+            Some(table) => table.refresh().await?,
+            None => *seen = DeltaTable::open(&self.store, &TablePath::Log(table)).await?,
+        }
+        Ok(seen.clone())
     }
 
     /// The place of every transaction at or below the watermark, in commit order.

@@ -60,6 +60,22 @@ pub async fn tables(client: &Client) -> Result<Vec<SourceTable>> {
         .collect())
 }
 
+const UNPUBLISHED: &str = "
+SELECT c.oid, n.nspname, c.relname
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND NOT EXISTS (
+    SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+    WHERE r.prrelid = c.oid AND p.pubname = $1)
+ORDER BY n.nspname, c.relname";
+
+/// The ordinary tables that the archive's publication does not have, by oid and name.
+pub async fn unpublished(client: &Client, publication: &str) -> Result<Vec<(u32, TableName)>> {
+    let rows = client.query(UNPUBLISHED, &[&publication]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)))).collect())
+}
+
 /// A replica identity by its letter in `pg_class.relreplident`.
 pub fn identity_of(letter: u8) -> Identity {
     match letter {

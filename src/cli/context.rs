@@ -88,15 +88,6 @@ impl Context {
         let source = self.source_if_named()?;
         resolve(&Resolver { archive, source: source.as_ref(), wait: self.wait }, point).await
     }
-
-    /// The name under which this program was called with these settings, for commands to copy.
-    pub(super) fn command_prefix(&self) -> String {
-        let mut prefix = "afterimage".to_owned();
-        if let Some(archive) = &self.archive {
-            prefix.push_str(&format!(" --archive {archive}"));
-        }
-        prefix
-    }
 }
 
 /// Reads a point as a flag's value.

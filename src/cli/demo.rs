@@ -2,6 +2,7 @@
 //!
 //! Every step that a person would take runs as the command that they would type.
 
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -66,12 +67,13 @@ async fn tell(args: DemoArgs) -> Result<()> {
 /// What the demo stands on, and how long its steps took.
 struct Story {
     rows: i32,
-    scratch: Scratch,
-    source: Source,
-    session: Session,
-    program: PathBuf,
-    archive: PathBuf,
+    // Dropped in this order: first who uses the server, then the server, then what is on disk.
     archiver: Option<Child>,
+    session: Session,
+    scratch: Scratch,
+    directory: Directory,
+    source: Source,
+    program: PathBuf,
     times: Vec<(&'static str, Duration)>,
     deleted_before: i64,
 }
@@ -98,11 +100,11 @@ impl Story {
         session.batch_execute("SET search_path = \"$user\", public").await?;
         let program =
             std::env::current_exe().map_err(|error| Failure::failed(format!("finding this program: {error}")))?;
-        let archive = std::env::temp_dir().join(format!("afterimage-demo-{}", std::process::id()));
+        let directory = Directory(std::env::temp_dir().join(format!("afterimage-demo-{}", std::process::id())));
         tell_line(&format!("   PostgreSQL {} in {}", scratch.installation().major(), scratch.socket_dir().display()));
-        tell_line(&format!("   the archive will be in {}", archive.display()));
+        tell_line(&format!("   the archive will be in {}", directory.archive().display()));
         let times = vec![("start PostgreSQL", started.elapsed())];
-        Ok(Story { rows, scratch, source, session, program, archive, archiver: None, times, deleted_before: 0 })
+        Ok(Story { rows, archiver: None, session, scratch, directory, source, program, times, deleted_before: 0 })
     }
 
     fn note(&mut self, what: &'static str, started: Instant) {
@@ -145,7 +147,8 @@ impl Story {
         command
             .args(arguments)
             .env("AFTERIMAGE_SOURCE", self.scratch.url(DATABASE))
-            .env("AFTERIMAGE_ARCHIVE", &self.archive)
+            .env("AFTERIMAGE_ARCHIVE", self.directory.archive())
+            .env("XDG_STATE_HOME", self.directory.0.join("state"))
             .env_remove("AFTERIMAGE_CONFIG")
             .stdin(Stdio::null())
             .kill_on_drop(true);
@@ -155,18 +158,23 @@ impl Story {
     /// Runs a command as a person would, and shows what it says.
     async fn show(&self, arguments: &[&str]) -> Result<()> {
         tell_line(&format!("   \x1b[36m$ afterimage {}\x1b[0m", arguments.join(" ")));
-        let output = self
-            .command(arguments)
-            .output()
-            .await
-            .map_err(|error| Failure::failed(format!("running a command: {error}")))?;
-        let text = [output.stdout, output.stderr].concat();
-        for line in String::from_utf8_lossy(&text).lines() {
-            tell_line(&format!("   {line}"));
-        }
-        match output.status.success() {
+        let fail = |error: std::io::Error| Failure::failed(format!("running a command: {error}"));
+        let (told, teller) = std::io::pipe().map_err(fail)?;
+        let mut command = self.command(arguments);
+        command.stdout(teller.try_clone().map_err(fail)?).stderr(teller);
+        let mut running = command.spawn().map_err(fail)?;
+        // The command holds the pipe's other end too; its lines end when the child's copies are the last ones.
+        drop(command);
+        blocking(move || {
+            let lines = std::io::BufReader::new(told).lines();
+            lines.for_each(|line| tell_line(&format!("   {}", line.unwrap_or_default())));
+            Ok(())
+        })
+        .await?;
+        let status = running.wait().await.map_err(fail)?;
+        match status.success() {
             true => Ok(()),
-            false => Err(Failure::failed(format!("afterimage {} ended with {}", arguments.join(" "), output.status))),
+            false => Err(Failure::failed(format!("afterimage {} ended with {status}", arguments.join(" ")))),
         }
     }
 
@@ -294,7 +302,7 @@ impl Story {
         let exports = format!(
             "   export AFTERIMAGE_SOURCE='{}'\n   export AFTERIMAGE_ARCHIVE='{}'\n   PATH=\"{}:$PATH\"",
             self.scratch.url(DATABASE),
-            self.archive.display(),
+            self.directory.archive().display(),
             self.program.parent().unwrap_or(Path::new(".")).display()
         );
         let tries = [
@@ -331,9 +339,19 @@ impl Story {
     }
 }
 
-impl Drop for Story {
+/// What the demo leaves on disk, for as long as it runs.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn archive(&self) -> PathBuf {
+        self.0.join("archive")
+    }
+}
+
+impl Drop for Directory {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.archive);
+        // It is in the temporary directory; what cannot be removed goes with that.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

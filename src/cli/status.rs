@@ -1,5 +1,6 @@
 //! `afterimage status`.
 
+use std::collections::HashSet;
 use std::io::stdout;
 
 use chrono::{DateTime, Utc};
@@ -8,8 +9,8 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::output::{human, print_document, print_text};
-use crate::archive::{Archive, TablePath};
-use crate::capture::{SlotState, slot_state};
+use crate::archive::{Archive, TablePath, Watermark};
+use crate::capture::{SlotState, catalog, slot_state};
 use crate::failure::{Failure, Result};
 use crate::history::{shown_time, source_position};
 use crate::model::{Lsn, TableName};
@@ -38,6 +39,10 @@ struct SourceStatus {
     lag_bytes: u64,
     lag_seconds: f64,
     slot: Option<SlotState>,
+    /// Archived once, but the publication does not have them any more: changes are being missed.
+    no_longer_published: Vec<String>,
+    /// In the source, never archived.
+    not_archived: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,27 +69,14 @@ pub(super) async fn run(context: &Context, _: StatusArgs) -> Result<()> {
 
 async fn gather(archive: &Archive, source: Option<Source>) -> Result<Status> {
     let watermark = archive.watermark().await?;
-    let source = match source {
-        None => None,
-        Some(source) => {
-            let session = source.connect("afterimage status").await?;
-            crate::capture::require_same_source(&session, archive.identity()).await?;
-            let position = source_position(&source).await?;
-            let lag_bytes = position.0.saturating_sub(watermark.lsn.0);
-            // Nothing is late when there is nothing to wait for.
-            let late = (Utc::now() - watermark.time).as_seconds_f64().max(0.0);
-            let lag_seconds = if lag_bytes == 0 { 0.0 } else { late };
-            Some(SourceStatus {
-                position,
-                lag_bytes,
-                lag_seconds,
-                slot: slot_state(&session, archive.identity()).await?,
-            })
-        }
-    };
-    let mut tables = Vec::new();
     let mut known: Vec<_> = archive.tables_at(watermark.lsn).await?.into_iter().collect();
     known.sort_by(|a, b| a.0.cmp(&b.0));
+    let archived: HashSet<u32> = known.iter().map(|(_, relation)| relation.oid).collect();
+    let source = match source {
+        None => None,
+        Some(source) => Some(ask(&source, archive, watermark, &archived).await?),
+    };
+    let mut tables = Vec::new();
     for (name, relation) in known {
         let (change_bytes, change_files) = archive.size(&TablePath::Changes(name.clone())).await?;
         let (image_bytes, image_files) = archive.size(&TablePath::Images(name.clone())).await?;
@@ -102,6 +94,32 @@ async fn gather(archive: &Archive, source: Option<Source>) -> Result<Status> {
         transactions: archive.commits(watermark.lsn).await?.len(),
         marks: archive.marks(watermark.lsn).await?.len(),
         restores: archive.restores(watermark.lsn).await?.len(),
+    })
+}
+
+async fn ask(
+    source: &Source,
+    archive: &Archive,
+    watermark: Watermark,
+    archived: &HashSet<u32>,
+) -> Result<SourceStatus> {
+    let identity = archive.identity();
+    let session = source.connect("afterimage status").await?;
+    crate::capture::require_same_source(&session, identity).await?;
+    let position = source_position(source).await?;
+    let lag_bytes = position.0.saturating_sub(watermark.lsn.0);
+    // Nothing is late when there is nothing to wait for.
+    let late = (Utc::now() - watermark.time).as_seconds_f64().max(0.0);
+    let unpublished = catalog::unpublished(&session, &identity.publication).await?;
+    let (lost, never): (Vec<_>, Vec<_>) = unpublished.into_iter().partition(|(oid, _)| archived.contains(oid));
+    let names = |tables: Vec<(u32, TableName)>| tables.iter().map(|(_, name)| name.to_string()).collect();
+    Ok(SourceStatus {
+        position,
+        lag_bytes,
+        lag_seconds: if lag_bytes == 0 { 0.0 } else { late },
+        slot: slot_state(&session, identity).await?,
+        no_longer_published: names(lost),
+        not_archived: names(never),
     })
 }
 
@@ -131,6 +149,9 @@ fn text(status: &Status) -> String {
                 source.lag_seconds
             ));
             lines.push(format!("slot        {}", source.slot.as_ref().map_or("does not exist".to_owned(), slot_text)));
+            if !source.not_archived.is_empty() {
+                lines.push(format!("not covered {}", source.not_archived.join(", ")));
+            }
         }
     }
     lines.push("tables".to_owned());
@@ -181,6 +202,10 @@ fn verdict(status: &Status) -> Result<()> {
             "begin a new archive with afterimage init",
         ),
         Some(slot) if slot.active_pid.is_none() => ill("no archiver is running".into(), "start one: afterimage run"),
+        Some(_) if !source.no_longer_published.is_empty() => ill(
+            format!("changes of {} are not archived any more", source.no_longer_published.join(", ")),
+            "the publication has lost them; add them again with ALTER PUBLICATION … ADD TABLE, what happened meanwhile is missing",
+        ),
         Some(_) => Ok(()),
     }
 }

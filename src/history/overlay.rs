@@ -64,18 +64,13 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    /// Folds the changes of a table with `from <= _lsn < to`, in order.
+    /// Folds the changes of a range of history, in order.
     ///
     /// With `only`, rows under other keys are left out.
-    pub(super) async fn read(
-        archive: &Archive,
-        name: &TableName,
-        key: &[String],
-        (from, to): (Lsn, Lsn),
-        only: Option<&KeySet>,
-    ) -> Result<Overlay> {
+    pub(super) async fn read(range: &Range<'_>, only: Option<&KeySet>) -> Result<Overlay> {
         let mut overlay = Overlay::default();
-        let mut parts = read_entries(archive, name, key, (from, to), only).await?;
+        let select = only.map_or(Select::All, Select::Keys);
+        let mut parts = range.entries(&select).await?;
         parts.sort_by_key(|part| part.first);
         for part in parts {
             let file = overlay.files.len() as u32;
@@ -159,15 +154,17 @@ pub struct TouchedKeys {
     pub truncated: bool,
 }
 
-/// Finds the keys that a range of history touched, before and after.
+/// Finds the keys that changes with `from <= _lsn < to` touched, before and after.
 pub async fn touched_keys(
     archive: &Archive,
-    name: &TableName,
+    relation: &RelationVersion,
     key: &[String],
-    range: (Lsn, Lsn),
+    (from, to): (Lsn, Lsn),
 ) -> Result<TouchedKeys> {
+    let names = names_of(archive, relation.oid, to).await?;
+    let range = Range { archive, names: &names, oid: relation.oid, key, from, to };
     let mut touched = TouchedKeys::default();
-    for part in read_entries(archive, name, key, range, None).await? {
+    for part in range.entries(&Select::All).await? {
         for entry in part.entries {
             touched.truncated |= entry.operation == Operation::Truncate;
             touched.keys.extend(entry.old_key);
@@ -175,6 +172,17 @@ pub async fn touched_keys(
         }
     }
     Ok(touched)
+}
+
+/// The names that a table had up to an LSN.
+pub(super) async fn names_of(archive: &Archive, oid: u32, to: Lsn) -> Result<Vec<TableName>> {
+    let mut names = Vec::new();
+    for record in archive.relations().await? {
+        if record.relation.oid == oid && record.lsn <= to && !names.contains(&record.relation.name) {
+            names.push(record.relation.name);
+        }
+    }
+    Ok(names)
 }
 
 /// The columns by which rows are told apart over all relation versions given: those that each of them
@@ -188,7 +196,8 @@ pub(super) fn common_key<'a>(
 ) -> Result<Vec<String>> {
     let mut common: Option<Vec<String>> = None;
     for version in versions {
-        if version.identity == Identity::Nothing {
+        // A table without columns has rows all the same, all of them equal.
+        if version.identity == Identity::Nothing || version.columns.is_empty() {
             continue;
         }
         let keys: Vec<&str> = version.key_positions().iter().map(|&at| version.columns[at].name.as_str()).collect();
@@ -198,16 +207,12 @@ pub(super) fn common_key<'a>(
         });
     }
     match common {
-        Some(key) if key.is_empty() && has_columns(name) => {
+        Some(key) if key.is_empty() => {
             Err(Failure::refused(format!("{name} changed its replica identity to columns that it did not have before"))
                 .remedy("choose a point after that change"))
         }
         common => Ok(common.unwrap_or_default()),
     }
-}
-
-fn has_columns(_: &TableName) -> bool {
-    true
 }
 
 /// What one change did, without its values.
@@ -227,31 +232,85 @@ struct Part {
     entries: Vec<Entry>,
 }
 
-async fn read_entries(
-    archive: &Archive,
-    name: &TableName,
-    key: &[String],
-    (from, to): (Lsn, Lsn),
-    only: Option<&KeySet>,
-) -> Result<Vec<Part>> {
-    let mut parts = Vec::new();
-    for file in archive.change_files(name, from, to).await? {
-        let relation = archive.read(&file, Some(&[])).await?.relation()?;
-        let columns: Vec<Option<&Column>> = key.iter().map(|key| relation.column(key)).collect();
-        let mut wanted = vec![names::LSN, names::SEQ, names::OP, names::OLD, names::MISSING, names::EXACT];
-        wanted.extend(columns.iter().flatten().map(|column| column.stored.as_str()));
-        let mut batches = archive.read(&file, Some(&wanted)).await?.stream()?;
-        let mut part = Part { file: file.clone(), first: (i64::MAX, i64::MAX), entries: Vec::new() };
-        let mut first_row = 0u32;
-        while let Some(batch) = batches.try_next().await? {
-            entries_of(&batch, &columns, first_row, (from, to), only, &mut part)?;
-            first_row += batch.num_rows() as u32;
-        }
-        if !part.entries.is_empty() {
-            parts.push(part);
+/// Some of a table's changes: those with `from <= _lsn < to`.
+#[derive(Debug)]
+pub(super) struct Range<'a> {
+    pub(super) archive: &'a Archive,
+    /// Every name that the table had.
+    pub(super) names: &'a [TableName],
+    /// Another table may have had one of the names before or since.
+    pub(super) oid: u32,
+    pub(super) key: &'a [String],
+    pub(super) from: Lsn,
+    pub(super) to: Lsn,
+}
+
+/// Which changes are of interest.
+enum Select<'a> {
+    All,
+    /// Those of rows under these keys, before or after.
+    Keys(&'a KeySet),
+    /// Updates that moved a row from one key to another.
+    KeyChanges,
+}
+
+impl Select<'_> {
+    fn takes(&self, entry: &Entry) -> bool {
+        let among = |keys: &KeySet, key: &Option<Key>| key.as_ref().is_some_and(|key| keys.contains(key));
+        match self {
+            Select::All => true,
+            Select::Keys(keys) => {
+                entry.operation == Operation::Truncate || among(keys, &entry.old_key) || among(keys, &entry.new_key)
+            }
+            Select::KeyChanges => entry.old_key.is_some() && entry.new_key.is_some() && entry.old_key != entry.new_key,
         }
     }
-    Ok(parts)
+}
+
+impl Range<'_> {
+    /// The keys, and those under which the same rows stood before: what an update left out may lie there.
+    pub(super) async fn with_former_keys(&self, keys: &KeySet) -> Result<KeySet> {
+        let mut parts = self.entries(&Select::KeyChanges).await?;
+        parts.sort_by_key(|part| part.first);
+        let mut all = keys.clone();
+        // Backwards in history: a former key may itself have had one.
+        for entry in parts.into_iter().flat_map(|part| part.entries).rev() {
+            if let (Some(old), Some(new)) = (entry.old_key, entry.new_key)
+                && all.contains(&new)
+            {
+                all.insert(old);
+            }
+        }
+        Ok(all)
+    }
+
+    async fn entries(&self, select: &Select<'_>) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        for name in self.names {
+            for file in self.archive.change_files(name, self.from, self.to).await? {
+                parts.extend(self.entries_of_file(file, select).await?);
+            }
+        }
+        Ok(parts)
+    }
+
+    async fn entries_of_file(&self, file: DataFile, select: &Select<'_>) -> Result<Option<Part>> {
+        let relation = self.archive.read(&file, Some(&[])).await?.relation()?;
+        if relation.oid != self.oid {
+            return Ok(None);
+        }
+        let columns: Vec<Option<&Column>> = self.key.iter().map(|key| relation.column(key)).collect();
+        let mut wanted = vec![names::LSN, names::SEQ, names::OP, names::OLD, names::MISSING, names::EXACT];
+        wanted.extend(columns.iter().flatten().map(|column| column.stored.as_str()));
+        let mut batches = self.archive.read(&file, Some(&wanted)).await?.stream()?;
+        let mut part = Part { file, first: (i64::MAX, i64::MAX), entries: Vec::new() };
+        let mut first_row = 0u32;
+        while let Some(batch) = batches.try_next().await? {
+            entries_of(&batch, &columns, first_row, (self.from, self.to), select, &mut part)?;
+            first_row += batch.num_rows() as u32;
+        }
+        Ok((!part.entries.is_empty()).then_some(part))
+    }
 }
 
 fn entries_of(
@@ -259,7 +318,7 @@ fn entries_of(
     columns: &[Option<&Column>],
     first_row: u32,
     (from, to): (Lsn, Lsn),
-    only: Option<&KeySet>,
+    select: &Select<'_>,
     part: &mut Part,
 ) -> Result<()> {
     let broken = |column: &str| Failure::failed(format!("a file of changes lacks the column {column}"));
@@ -289,13 +348,12 @@ fn entries_of(
         let old_key = old.as_ref().filter(|_| old_rows.is_some_and(|old| old.is_valid(row))).map(&mut key);
         let has_new = matches!(operation, Operation::Insert | Operation::Update | Operation::Snapshot);
         let new_key = has_new.then(|| key(&new));
-        let concerns = |key: &Option<Key>| key.as_ref().is_some_and(|key| only.is_none_or(|only| only.contains(key)));
-        if operation != Operation::Truncate && !concerns(&old_key) && !concerns(&new_key) {
-            continue;
-        }
-        part.first = part.first.min((lsn, seqs.value(row)));
         let incomplete = missing.is_valid(row);
-        part.entries.push(Entry { row: first_row + row as u32, operation, old_key, new_key, incomplete });
+        let entry = Entry { row: first_row + row as u32, operation, old_key, new_key, incomplete };
+        if select.takes(&entry) {
+            part.first = part.first.min((lsn, seqs.value(row)));
+            part.entries.push(entry);
+        }
     }
     Ok(())
 }

@@ -154,7 +154,7 @@ pub async fn source_position(source: &Source) -> Result<Lsn> {
     const LONGEST_HEADER: u64 = 40;
     let session = source.connect("afterimage").await?;
     let row = session.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-    let text: String = row.map_err(|error| Failure::from(error))?.get(0);
+    let text: String = row?.get(0);
     let Lsn(position) =
         text.parse().map_err(|error| Failure::failed(format!("the source's position {text}: {error}")))?;
     let into_page = position % PAGE;
@@ -192,7 +192,7 @@ impl History<'_> {
     }
 
     fn time(&self, time: DateTime<Utc>, source_reached: bool) -> Result<Lsn> {
-        if time < self.archive.identity().created_at && !self.commits.first().is_some_and(|first| first.time <= time) {
+        if time < self.archive.identity().created_at && self.commits.first().is_none_or(|first| first.time > time) {
             return Err(self.before_start(shown_time(time)));
         }
         if let Some(later) = self.commits.iter().find(|commit| commit.time > time) {

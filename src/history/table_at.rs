@@ -17,36 +17,50 @@ use crate::model::{Column, Lsn, RelationVersion, TableName};
 /// What a row is given to.
 pub type RowSink<'a> = dyn FnMut(&RowText) -> Result<()> + Send + 'a;
 
+/// The same, with the row's key.
+type KeyedSink<'a> = dyn FnMut(&RowText, &[u8]) -> Result<()> + Send + 'a;
+
+/// The same for a version of a row, with the columns that it left out.
+type VersionSink<'a> = dyn FnMut(usize, &RowText, Vec<String>, &[u8]) -> Result<()> + Send + 'a;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct TableAt {
     archive: Archive,
     relation: RelationVersion,
+    /// Every name that it had until then.
+    names: Vec<TableName>,
     key: Vec<String>,
-    image: Option<Image>,
+    image: Image,
     cut: Lsn,
 }
 
 impl TableAt {
     /// Finds a table as it was before the transaction with commit LSN `cut`; `None` where it was not there.
+    ///
+    /// # Errors
+    /// Refused where its state then cannot be known.
     pub async fn find(archive: &Archive, name: &TableName, cut: Lsn) -> Result<Option<TableAt>> {
         let start = archive.identity().start_lsn;
-        let relations = archive.relations().await?;
-        let mut versions: Vec<_> = relations
-            .into_iter()
-            .filter(|record| record.relation.name == *name && (record.lsn < cut || record.lsn <= start))
-            .collect();
-        let Some(latest) = versions.pop() else { return Ok(None) };
-        let since_start = latest.lsn <= start || versions.first().is_some_and(|first| first.lsn <= start);
-        let image = archive.image(name, cut).await?;
-        if since_start && image.is_none() {
-            return Err(Failure::refused(format!("the archive has no base image of {name}"))
-                .remedy("the store has lost objects of the archive, or images of this table were removed"));
+        let mut known = archive.relations().await?;
+        known.retain(|record| record.lsn < cut || record.lsn <= start);
+        let Some(latest) = known.iter().rfind(|record| record.relation.name == *name) else { return Ok(None) };
+        let relation = latest.relation.clone();
+        let names = overlay::names_of(archive, relation.oid, cut).await?;
+        let mut image: Option<Image> = None;
+        for name in &names {
+            let found = image_of(archive, name, relation.oid, cut).await?;
+            image = image.into_iter().chain(found).max_by_key(|image| image.lsn);
         }
-        let relation = latest.relation;
-        let used = versions.iter().map(|record| &record.relation).filter(|version| version.oid == relation.oid);
-        let key = overlay::common_key(name, used.chain([&relation]))?;
-        Ok(Some(TableAt { archive: archive.clone(), relation, key, image, cut }))
+        let image = image.ok_or_else(|| {
+            Failure::refused(format!("the archive has no base image of {name}, so its rows at a point are not known"))
+                .remedy(
+                    "it was not archived from the beginning; its changes since are in the archive: afterimage query",
+                )
+        })?;
+        let versions = known.iter().map(|record| &record.relation).filter(|version| version.oid == relation.oid);
+        let key = overlay::common_key(name, versions)?;
+        Ok(Some(TableAt { archive: archive.clone(), relation, names, key, image, cut }))
     }
 
     /// The columns that the table had then.
@@ -62,16 +76,30 @@ impl TableAt {
     /// Gives every row, in no order, its fields in the order of [`TableAt::relation`]. With `only`, rows
     /// under other keys are left out.
     pub async fn for_each_row(&self, only: Option<&KeySet>, sink: &mut RowSink<'_>) -> Result<()> {
-        let from = self.image.as_ref().map_or(Lsn::ZERO, |image| image.lsn);
-        let name = &self.relation.name;
-        let mut overlay = Overlay::read(&self.archive, name, &self.key, (from, self.cut), only).await?;
+        let range = overlay::Range {
+            archive: &self.archive,
+            names: &self.names,
+            oid: self.relation.oid,
+            key: &self.key,
+            from: self.image.lsn,
+            to: self.cut,
+        };
+        let wider = match only {
+            Some(only) => Some(range.with_former_keys(only).await?),
+            None => None,
+        };
+        let read = wider.as_ref();
+        let mut overlay = Overlay::read(&range, read).await?;
         let mut borrowed = Borrowed::of(&overlay);
+        let mut wanted = |row: &RowText, key: &[u8]| {
+            if only.is_none_or(|only| only.contains(key)) { sink(row) } else { Ok(()) }
+        };
         if !overlay.image_dropped || borrowed.needs_image() {
-            for file in self.image.iter().flat_map(|image| &image.files) {
-                self.image_rows(file, &mut overlay, only, &mut borrowed, sink).await?;
+            for file in &self.image.files {
+                self.image_rows(file, &mut overlay, read, &mut borrowed, &mut wanted).await?;
             }
         }
-        self.changed_rows(&overlay, &mut borrowed, only, sink).await
+        self.changed_rows(&overlay, &mut borrowed, &mut wanted).await
     }
 
     fn columns_in<'r>(&self, relation: &'r RelationVersion) -> Vec<Option<&'r Column>> {
@@ -84,7 +112,7 @@ impl TableAt {
         overlay: &mut Overlay,
         only: Option<&KeySet>,
         borrowed: &mut Borrowed,
-        sink: &mut RowSink<'_>,
+        sink: &mut KeyedSink<'_>,
     ) -> Result<()> {
         let reader = self.archive.read(file, None).await?;
         let relation = reader.relation()?;
@@ -116,7 +144,7 @@ impl TableAt {
                     }
                 }
                 rows.read(row, &mut text);
-                sink(&text)?;
+                sink(&text, &key)?;
             }
         }
         Ok(())
@@ -141,13 +169,7 @@ impl TableAt {
     }
 
     /// The rows that the changes left, file by file.
-    async fn changed_rows(
-        &self,
-        overlay: &Overlay,
-        borrowed: &mut Borrowed,
-        only: Option<&KeySet>,
-        sink: &mut RowSink<'_>,
-    ) -> Result<()> {
+    async fn changed_rows(&self, overlay: &Overlay, borrowed: &mut Borrowed, sink: &mut KeyedSink<'_>) -> Result<()> {
         let mut by_file: BTreeMap<u32, Vec<(u32, usize)>> = BTreeMap::new();
         let wanted = overlay.live().chain(borrowed.versions.iter().copied());
         for version in wanted {
@@ -164,19 +186,14 @@ impl TableAt {
                     kept.insert(version, (text.clone(), missing));
                     return Ok(());
                 }
-                if only.is_none_or(|only| only.contains(key)) { sink(text) } else { Ok(()) }
+                sink(text, key)
             };
             self.fetch(&overlay.files[file as usize], &rows, &mut take).await?;
         }
-        self.completed_rows(overlay, borrowed, &kept, only, sink)
+        self.completed_rows(overlay, borrowed, &kept, sink)
     }
 
-    async fn fetch(
-        &self,
-        file: &DataFile,
-        rows: &[(u32, usize)],
-        take: &mut (dyn FnMut(usize, &RowText, Vec<String>, &[u8]) -> Result<()> + Send),
-    ) -> Result<()> {
+    async fn fetch(&self, file: &DataFile, rows: &[(u32, usize)], take: &mut VersionSink<'_>) -> Result<()> {
         let reader = self.archive.read(file, None).await?;
         let relation = reader.relation()?;
         let columns = self.columns_in(&relation);
@@ -203,14 +220,13 @@ impl TableAt {
         overlay: &Overlay,
         borrowed: &Borrowed,
         kept: &HashMap<usize, (RowText, Vec<String>)>,
-        only: Option<&KeySet>,
-        sink: &mut RowSink<'_>,
+        sink: &mut KeyedSink<'_>,
     ) -> Result<()> {
         let live = overlay.live().filter(|version| kept.contains_key(version));
         for version in live {
             let mut text = RowText::default();
             for (at, column) in self.relation.columns.iter().enumerate() {
-                let holder = borrowed.find(overlay, kept, version, &column.stored)?;
+                let holder = borrowed.find(overlay, kept, version, &column.name)?;
                 text.push_with(|out| match holder.field(at) {
                     Some(bytes) => {
                         out.extend_from_slice(bytes);
@@ -219,9 +235,7 @@ impl TableAt {
                     None => false,
                 });
             }
-            if only.is_none_or(|only| only.contains(self.key_of(&text).as_slice())) {
-                sink(&text)?;
-            }
+            sink(&text, &self.key_of(&text))?;
         }
         Ok(())
     }
@@ -242,6 +256,14 @@ impl TableAt {
         }
         key
     }
+}
+
+/// The newest base image under a name, where it is of this table and not of another that had the name.
+async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Result<Option<Image>> {
+    let Some(image) = archive.image(name, at).await? else { return Ok(None) };
+    let Some(file) = image.files.first() else { return Ok(None) };
+    let relation = archive.read(file, Some(&[])).await?.relation()?;
+    Ok((relation.oid == oid).then_some(image))
 }
 
 /// Rows that are not in the state themselves but hold values that updates left out.
@@ -294,15 +316,15 @@ impl Borrowed {
         overlay: &Overlay,
         kept: &'k HashMap<usize, (RowText, Vec<String>)>,
         mut version: usize,
-        stored: &str,
+        column: &str,
     ) -> Result<&'k RowText> {
         let lost = || {
-            Failure::failed(format!("a value of the column {stored} is not in the archive where it should be"))
+            Failure::failed(format!("a value of the column {column} is not in the archive where it should be"))
                 .remedy("the store has lost objects of the archive")
         };
         loop {
             let (text, missing) = kept.get(&version).ok_or_else(lost)?;
-            if !missing.iter().any(|name| name == stored) {
+            if !missing.iter().any(|name| name == column) {
                 return Ok(text);
             }
             match overlay.versions[version].base.as_ref().ok_or_else(lost)? {
@@ -313,6 +335,7 @@ impl Borrowed {
     }
 }
 
+/// The columns, by their names in the source, that an update left out.
 fn missing_columns(batch: &arrow::array::RecordBatch, row: usize) -> Vec<String> {
     use arrow::array::{Array as _, AsArray as _};
     let Some(missing) = batch.column_by_name(names::MISSING).and_then(|column| column.as_list_opt::<i32>()) else {
@@ -321,8 +344,9 @@ fn missing_columns(batch: &arrow::array::RecordBatch, row: usize) -> Vec<String>
     if missing.is_null(row) {
         return Vec::new();
     }
-    let names = missing.value(row);
-    names.as_string_opt::<i32>().map(|names| names.iter().flatten().map(str::to_owned).collect()).unwrap_or_default()
+    let listed = missing.value(row);
+    let stored = listed.as_string_opt::<i32>().map(|stored| stored.iter().flatten().collect()).unwrap_or_else(Vec::new);
+    stored.into_iter().filter_map(names::source_column).collect()
 }
 
 /// The rows of a file at these positions, which ascend.

@@ -1,1 +1,235 @@
+//! States read from an archive in memory whose changes are written by hand.
 
+use std::sync::Arc;
+
+use chrono::Utc;
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::archive::{
+    Archive, ArchiveIdentity, ArchiveWriter, FORMAT, FileContent, Publication, RELATION_KEY, Store, TablePath, log,
+    stage,
+};
+use crate::columnar::{ChangeBuilder, ImageBuilder, Place, RowText, change_schema, image_table_schema};
+use crate::model::{Column, Identity, Lsn, Operation, RelationRecord, RelationVersion, TableName};
+use crate::pgoutput::{Message, OldTuple, Tuple, decode};
+
+const TEXT: u32 = 25;
+/// Stands for a TOASTed value that an update left out.
+const UNCHANGED: &str = "<unchanged>";
+
+fn relation(name: &str, oid: u32, identity: Identity, key: &[bool]) -> RelationVersion {
+    let column = |at: usize| Column {
+        name: format!("Column {at}"),
+        stored: format!("Column%20{at}"),
+        type_oid: TEXT,
+        type_name: "text".into(),
+        type_modifier: -1,
+        key: key[at],
+    };
+    RelationVersion {
+        oid,
+        name: TableName::new("public", name),
+        identity,
+        columns: (0..key.len()).map(column).collect(),
+        left_out: Vec::new(),
+    }
+}
+
+/// The bytes of an insert of these values, which [`decode`] turns into a tuple.
+fn message(values: &[&str]) -> Vec<u8> {
+    let mut bytes = vec![b'I', 0, 0, 0, 1, b'N'];
+    bytes.extend((values.len() as u16).to_be_bytes());
+    for value in values {
+        match *value {
+            UNCHANGED => bytes.push(b'u'),
+            "NULL" => bytes.push(b'n'),
+            text => {
+                bytes.push(b't');
+                bytes.extend((text.len() as u32).to_be_bytes());
+                bytes.extend(text.as_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+fn tuple(bytes: &[u8]) -> Tuple<'_> {
+    match decode(bytes) {
+        Ok(Message::Insert { new, .. }) => new,
+        other => panic!("{other:?}"),
+    }
+}
+
+enum Did<'a> {
+    Insert(&'a [&'a str]),
+    Update(Option<&'a [&'a str]>, &'a [&'a str]),
+    Delete(&'a [&'a str]),
+    Truncate,
+}
+
+/// An archive that grows by one transaction at a time.
+struct Growing {
+    store: Store,
+    writer: ArchiveWriter,
+    at: u64,
+}
+
+impl Growing {
+    /// Begins with an image of `rows`, at LSN 100.
+    async fn begin(relation: &RelationVersion, rows: &[&[&str]]) -> Growing {
+        let store = Store::new("memory", "memory:///".parse().unwrap(), Arc::new(InMemory::new()));
+        let mut writer = ArchiveWriter::claim(&store).await.unwrap();
+        let mut image = ImageBuilder::new(relation);
+        for row in rows {
+            image.push(row.iter().map(|value| Some(value.as_bytes()))).unwrap();
+        }
+        let content = FileContent {
+            batches: vec![image.finish().unwrap()],
+            metadata: vec![(RELATION_KEY.into(), log::relation_json(relation))],
+            image_lsn: Some(100),
+        };
+        let file = stage(&store, &TablePath::Images(relation.name.clone()), content).await.unwrap();
+        writer.add_image(&relation.name, &image_table_schema(relation), &[file]).await.unwrap();
+        let identity = ArchiveIdentity {
+            format: FORMAT,
+            system_identifier: 7,
+            database: "d".into(),
+            start_lsn: Lsn(100),
+            created_at: Utc::now(),
+            slot: "s".into(),
+            publication: "p".into(),
+        };
+        let record = RelationRecord { lsn: Lsn(100), relation: relation.clone() };
+        writer.begin(&identity, vec![record]).await.unwrap();
+        Growing { store, writer, at: 100 }
+    }
+
+    /// Commits one transaction; the LSN after it comes back.
+    async fn commit(&mut self, relation: &RelationVersion, new_version: bool, changes: &[Did<'_>]) -> Lsn {
+        let lsn = Lsn(self.at + 10);
+        self.at += 20;
+        let mut builder = ChangeBuilder::new(relation);
+        for (seq, change) in changes.iter().enumerate() {
+            let place = Place { lsn, seq: seq as i64, xid: 1, time: 0 };
+            let full = relation.identity == Identity::Full;
+            let (operation, old, new) = match change {
+                Did::Insert(new) => (Operation::Insert, None, Some(message(new))),
+                Did::Update(old, new) => (Operation::Update, old.map(message), Some(message(new))),
+                Did::Delete(old) => (Operation::Delete, Some(message(old)), None),
+                Did::Truncate => (Operation::Truncate, None, None),
+            };
+            let old = old.as_deref().map(|bytes| OldTuple { full, tuple: tuple(bytes) });
+            let new = new.as_deref().map(tuple);
+            builder.push(place, operation, old.as_ref(), new.as_ref()).unwrap();
+        }
+        self.writer.prepare(&relation.name, &change_schema(relation)).await.unwrap();
+        let content = FileContent {
+            batches: vec![builder.finish().unwrap()],
+            metadata: vec![(RELATION_KEY.into(), log::relation_json(relation))],
+            image_lsn: None,
+        };
+        let file = stage(&self.store, &TablePath::Changes(relation.name.clone()), content).await.unwrap();
+        let record = RelationRecord { lsn, relation: relation.clone() };
+        let publication = Publication {
+            end: Lsn(self.at),
+            changes: vec![(relation.name.clone(), vec![file])],
+            relations: if new_version { vec![record] } else { Vec::new() },
+            ..Publication::default()
+        };
+        self.writer.publish(&publication).await.unwrap();
+        Lsn(self.at)
+    }
+
+    async fn table(&self, name: &str, cut: Lsn) -> TableAt {
+        let archive = Archive::open(&self.store).await.unwrap();
+        TableAt::find(&archive, &TableName::new("public", name), cut).await.unwrap().unwrap()
+    }
+
+    /// The rows of a table, sorted, fields joined by blanks.
+    async fn rows(&self, name: &str, cut: Lsn, only: Option<&KeySet>) -> Vec<String> {
+        let mut rows = Vec::new();
+        let mut sink = |row: &RowText| {
+            let fields = row.fields().map(|field| String::from_utf8_lossy(field.unwrap_or(b"NULL")).into_owned());
+            rows.push(fields.collect::<Vec<_>>().join(" "));
+            Ok(())
+        };
+        self.table(name, cut).await.for_each_row(only, &mut sink).await.unwrap();
+        rows.sort();
+        rows
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_is_the_image_with_the_changes_over_it() {
+    let table = relation("t", 1, Identity::Default, &[true, false]);
+    let mut archive = Growing::begin(&table, &[&["1", "a"], &["2", "b"], &["3", "c"]]).await;
+    let first = archive.commit(&table, false, &[Did::Update(None, &["1", "A"]), Did::Delete(&["2", "NULL"])]).await;
+    let changes = [Did::Insert(&["2", "again"]), Did::Update(Some(&["3", "NULL"]), &["4", "c"])];
+    let second = archive.commit(&table, false, &changes).await;
+    let third = archive.commit(&table, false, &[Did::Truncate, Did::Insert(&["9", "z"])]).await;
+    assert_eq!(archive.rows("t", Lsn(100), None).await, ["1 a", "2 b", "3 c"]);
+    assert_eq!(archive.rows("t", first, None).await, ["1 A", "3 c"]);
+    assert_eq!(archive.rows("t", second, None).await, ["1 A", "2 again", "4 c"]);
+    assert_eq!(archive.rows("t", third, None).await, ["9 z"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_updates_left_out_are_found_through_changed_keys() {
+    let table = relation("t", 1, Identity::Default, &[true, false, false]);
+    let mut archive = Growing::begin(&table, &[&["1", "huge", "x"]]).await;
+    let changes = [
+        Did::Update(None, &["1", UNCHANGED, "y"]),
+        Did::Update(Some(&["1", "NULL", "NULL"]), &["2", UNCHANGED, "y"]),
+        Did::Insert(&["7", "large", "p"]),
+        Did::Update(Some(&["7", "NULL", "NULL"]), &["8", UNCHANGED, "q"]),
+    ];
+    archive.commit(&table, false, &changes).await;
+    let end = archive.commit(&table, false, &[Did::Update(None, &["2", UNCHANGED, "z"])]).await;
+    assert_eq!(archive.rows("t", end, None).await, ["2 huge z", "8 large q"]);
+    let state = archive.table("t", end).await;
+    for (row, expected) in [(["2", "huge", "z"], "2 huge z"), (["8", "large", "q"], "8 large q")] {
+        let mut text = RowText::default();
+        row.iter().for_each(|value| {
+            text.push_with(|out| {
+                out.extend_from_slice(value.as_bytes());
+                true
+            });
+        });
+        let only = KeySet::from([state.key_of(&text).into_boxed_slice()]);
+        assert_eq!(archive.rows("t", end, Some(&only)).await, [expected]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_equal_rows_as_many_go_as_were_deleted() {
+    let table = relation("t", 1, Identity::Full, &[true, true]);
+    let mut archive = Growing::begin(&table, &[&["1", "a"], &["1", "a"], &["1", "a"]]).await;
+    let changes = [
+        Did::Delete(&["1", "a"]),
+        Did::Insert(&["1", "a"]),
+        Did::Insert(&["2", "b"]),
+        Did::Insert(&["2", "b"]),
+        Did::Update(Some(&["2", "b"]), &["2", "c"]),
+    ];
+    let end = archive.commit(&table, false, &changes).await;
+    assert_eq!(archive.rows("t", end, None).await, ["1 a", "1 a", "1 a", "2 b", "2 c"]);
+    let end = archive.commit(&table, false, &[Did::Delete(&["1", "a"]), Did::Delete(&["1", "a"])]).await;
+    assert_eq!(archive.rows("t", end, None).await, ["1 a", "2 b", "2 c"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_table_keeps_its_rows_and_another_gets_none_of_them() {
+    let table = relation("t", 1, Identity::Default, &[true, false]);
+    let mut archive = Growing::begin(&table, &[&["1", "a"], &["2", "b"]]).await;
+    archive.commit(&table, false, &[Did::Delete(&["2", "NULL"])]).await;
+    let renamed = relation("u", 1, Identity::Default, &[true, false]);
+    let end = archive.commit(&renamed, true, &[Did::Insert(&["3", "c"])]).await;
+    assert_eq!(archive.rows("u", end, None).await, ["1 a", "3 c"]);
+    let other = relation("t", 2, Identity::Default, &[true, false]);
+    let end = archive.commit(&other, true, &[Did::Insert(&["5", "e"])]).await;
+    let opened = Archive::open(&archive.store).await.unwrap();
+    let refused = TableAt::find(&opened, &other.name, end).await;
+    assert!(refused.is_err(), "the image of the table that had the name before is not its image");
+    assert_eq!(archive.rows("u", end, None).await, ["1 a", "3 c"]);
+}

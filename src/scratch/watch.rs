@@ -78,19 +78,24 @@ fn user_and_group(passwd: &str, name: &str) -> Option<(u32, u32)> {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// [`crate::failure::Category::Failed`] with the last line that it wrote to standard error, or to standard output.
+/// [`crate::failure::Category::Failed`] with the reason that it gave on standard error, or else on standard output.
 pub(super) fn run(mut command: Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|error| cannot_run(&program, &error))?;
     if output.status.success() {
         return Ok(());
     }
-    let last = |bytes: &[u8]| {
-        let text = String::from_utf8_lossy(bytes);
-        text.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
-    };
-    let said = last(&output.stderr).or_else(|| last(&output.stdout)).unwrap_or_else(|| output.status.to_string());
+    let said = [output.stderr, output.stdout].iter().find_map(|bytes| reason(&String::from_utf8_lossy(bytes)));
+    let said = said.unwrap_or_else(|| output.status.to_string());
     Err(Failure::failed(format!("{program}: {said}")))
+}
+
+/// The line that tells why, in what a PostgreSQL program wrote: its last complaint, since what follows that is tidying
+/// up; else its last line.
+pub(super) fn reason(output: &str) -> Option<String> {
+    let complains = |line: &&str| ["FATAL:", "PANIC:", "error:", "ERROR:"].iter().any(|level| line.contains(level));
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty()).rev();
+    lines.clone().find(complains).or_else(|| lines.next()).map(str::to_owned)
 }
 
 fn cannot_run(program: &str, error: &std::io::Error) -> Failure {
@@ -152,6 +157,14 @@ mod tests {
         let passwd = "root:x:0:0::/root:/bin/sh\npostgres-old:x:7:7::/:/bin/sh\npostgres:x:101:104::/:/bin/sh\n";
         assert_eq!(user_and_group(passwd, "postgres"), Some((101, 104)));
         assert_eq!(user_and_group(passwd, "nobody"), None);
+    }
+
+    #[test]
+    fn a_complaint_counts_for_more_than_the_tidying_up_after_it() {
+        let output = "running bootstrap script ... FATAL:  no memory\nchild exited\ninitdb: removing directory\n\n";
+        assert_eq!(reason(output).as_deref(), Some("running bootstrap script ... FATAL:  no memory"));
+        assert_eq!(reason("waiting\nstopped\n").as_deref(), Some("stopped"));
+        assert_eq!(reason("\n"), None);
     }
 
     #[test]

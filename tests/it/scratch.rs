@@ -16,8 +16,7 @@ async fn count(server: &Scratch) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn committed_rows_survive_every_end() {
     for release in Release::ALL {
-        let launch = Launch::new(release.installation()).set("restart_after_crash", "off");
-        let mut server = launch.start().unwrap();
+        let mut server = Launch::new(release.installation()).start().unwrap();
         let (port, home) = (server.port(), server.socket_dir().to_owned());
         connect(&server.url("postgres"))
             .await

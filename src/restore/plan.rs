@@ -1,0 +1,304 @@
+//! The plan: what a restore would do, in a form that can be saved, looked at and held to.
+
+use std::fmt::Write as _;
+use std::ops::AddAssign;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::RestoreRequest;
+use crate::archive::ArchiveIdentity;
+use crate::failure::{Failure, Result};
+use crate::history::Cut;
+use crate::model::{Lsn, Point, TableName, TablePattern};
+
+/// The form of plan files that this version writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// What happened to a row since the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// It is gone; the restore inserts it.
+    Deleted,
+    /// It has other values; the restore updates it.
+    Updated,
+    /// It is new; the restore deletes it.
+    Inserted,
+}
+
+impl Class {
+    pub const ALL: [Class; 3] = [Class::Deleted, Class::Updated, Class::Inserted];
+
+    /// As the command line spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Deleted => "deleted",
+            Class::Updated => "updated",
+            Class::Inserted => "inserted",
+        }
+    }
+
+    /// The reverse of [`Class::as_str`].
+    pub fn parse(text: &str) -> Option<Class> {
+        Class::ALL.into_iter().find(|class| class.as_str() == text)
+    }
+
+    /// What the restore does about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Class::Deleted => "insert",
+            Class::Updated => "update",
+            Class::Inserted => "delete",
+        }
+    }
+}
+
+/// Rows that a restore inserts, updates and deletes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub insert: u64,
+    pub update: u64,
+    pub delete: u64,
+}
+
+impl Counts {
+    pub fn rows(&self) -> u64 {
+        self.insert + self.update + self.delete
+    }
+
+    /// The count for rows to which this happened.
+    pub fn of(&mut self, class: Class) -> &mut u64 {
+        match class {
+            Class::Deleted => &mut self.insert,
+            Class::Updated => &mut self.update,
+            Class::Inserted => &mut self.delete,
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.insert += other.insert;
+        self.update += other.update;
+        self.delete += other.delete;
+    }
+}
+
+/// A resolved point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanPoint {
+    /// As it was asked for.
+    pub point: String,
+    /// Transactions with a commit LSN below this belong to it.
+    pub lsn: Lsn,
+    /// The resolved place and its neighbours.
+    pub description: String,
+}
+
+impl PlanPoint {
+    pub(super) fn of(cut: &Cut) -> PlanPoint {
+        PlanPoint { point: cut.point.to_string(), lsn: cut.lsn, description: cut.describe() }
+    }
+
+    fn cut(&self) -> Result<Cut> {
+        let point =
+            Point::parse(&self.point, Utc::now()).map_err(|error| Failure::usage(format!("the plan: {error}")))?;
+        Ok(Cut { point, lsn: self.lsn, last: None, next: None })
+    }
+}
+
+/// What was asked for besides the point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanOptions {
+    pub tables: Vec<String>,
+    #[serde(default)]
+    pub only: Vec<Class>,
+    #[serde(default)]
+    pub filter: Option<String>,
+    pub lock_timeout_ms: u64,
+    pub disable_user_triggers: bool,
+}
+
+impl PlanOptions {
+    pub(super) fn of(request: &RestoreRequest) -> PlanOptions {
+        let mut only = request.only.clone();
+        only.sort_unstable();
+        only.dedup();
+        PlanOptions {
+            tables: request.tables.iter().map(ToString::to_string).collect(),
+            only,
+            filter: request.filter.clone(),
+            lock_timeout_ms: u64::try_from(request.lock_timeout.as_millis()).unwrap_or(u64::MAX),
+            disable_user_triggers: request.disable_user_triggers,
+        }
+    }
+}
+
+/// One column that a restore changes in a sample row. Values as PostgreSQL writes them, cut after some length;
+/// `None` is NULL, or that there is no such row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub column: String,
+    pub now: Option<String>,
+    pub then: Option<String>,
+}
+
+/// One of the rows that a restore would touch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    pub class: Class,
+    /// The row's key, or a part of the row where it has none.
+    pub key: String,
+    /// For an updated row, what changes.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+}
+
+/// What a restore does to one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablePlan {
+    pub name: TableName,
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Equal where the very same row operations would be performed on the very same rows.
+    pub digest: String,
+    pub samples: Vec<Sample>,
+}
+
+/// Something to know about a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The table it is about.
+    pub table: Option<TableName>,
+    pub text: String,
+    /// Something that was asked for is not done.
+    pub skipped: bool,
+}
+
+impl Note {
+    pub(super) fn about(table: &TableName, text: impl Into<String>) -> Note {
+        Note { table: Some(table.clone()), text: text.into(), skipped: false }
+    }
+
+    pub(super) fn skipped(table: &TableName, text: impl Into<String>) -> Note {
+        Note { skipped: true, ..Note::about(table, text) }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub format: u32,
+    /// The archive's source; a number of 64 bits, as text.
+    pub system_identifier: String,
+    pub database: String,
+    pub made_at: DateTime<Utc>,
+    pub to: PlanPoint,
+    pub now: PlanPoint,
+    pub options: PlanOptions,
+    /// Every table that was looked at, those without differences too; parents before children.
+    pub tables: Vec<TablePlan>,
+    /// What cannot be covered, and what else to know.
+    pub notes: Vec<Note>,
+}
+
+impl Plan {
+    /// Reads a saved plan.
+    ///
+    /// # Errors
+    /// Usage where it is not one; refused where a newer version made it.
+    pub fn from_json(json: &[u8]) -> Result<Plan> {
+        let wrong = |error: serde_json::Error| Failure::usage(format!("not a plan: {error}"));
+        let value: serde_json::Value = serde_json::from_slice(json).map_err(wrong)?;
+        match value.get("format").and_then(serde_json::Value::as_u64) {
+            Some(format) if format == u64::from(FORMAT) => serde_json::from_value(value).map_err(wrong),
+            Some(format) => Err(Failure::refused(format!("the plan has format {format}, this program knows {FORMAT}"))
+                .remedy("plan again with this version")),
+            None => Err(Failure::usage("not a plan: it has no format number")),
+        }
+    }
+
+    /// The plan as it is saved.
+    pub fn to_json(&self) -> Result<String> {
+        let json = serde_json::to_string_pretty(self);
+        json.map(|json| json + "\n").map_err(|error| Failure::failed(format!("writing the plan: {error}")))
+    }
+
+    /// The request that leads to this plan.
+    ///
+    /// # Errors
+    /// Usage where the saved request cannot be read.
+    pub fn request(&self) -> Result<RestoreRequest> {
+        let tables = self.options.tables.iter().map(|text| TablePattern::parse(text)).collect::<Result<_>>()?;
+        Ok(RestoreRequest {
+            tables,
+            to: self.to.cut()?,
+            now: self.now.cut()?,
+            only: self.options.only.clone(),
+            filter: self.options.filter.clone(),
+            lock_timeout: Duration::from_millis(self.options.lock_timeout_ms),
+            disable_user_triggers: self.options.disable_user_triggers,
+        })
+    }
+
+    /// The rows of all tables.
+    pub fn total(&self) -> Counts {
+        self.tables.iter().fold(Counts::default(), |mut sum, table| {
+            sum += table.counts;
+            sum
+        })
+    }
+
+    /// Whether all that was asked for is in the plan.
+    pub fn complete(&self) -> bool {
+        !self.notes.iter().any(|note| note.skipped)
+    }
+
+    /// A name for exactly these row operations: 32 hexadecimal digits.
+    pub fn digest(&self) -> String {
+        let mut tables: Vec<&TablePlan> = self.tables.iter().collect();
+        tables.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut content = format!("{}/{}/{}/{}", self.format, self.system_identifier, self.database, self.to.lsn);
+        for table in tables {
+            let Counts { insert, update, delete } = table.counts;
+            // Writing to a String cannot fail.
+            let _ = write!(content, "\n{}: {insert} {update} {delete} {}", table.name.to_sql(), table.digest);
+        }
+        let digest = ring::digest::digest(&ring::digest::SHA256, content.as_bytes());
+        digest.as_ref().iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    }
+
+    /// Refuses a plan that was made for another archive or another request.
+    pub(super) fn require_point(&self, identity: &ArchiveIdentity, request: &RestoreRequest) -> Result<()> {
+        if self.system_identifier != identity.system_identifier.to_string() || self.database != identity.database {
+            return Err(Failure::refused(format!(
+                "the plan is for the database {} of system {}, the archive for {} of system {}",
+                self.database, self.system_identifier, identity.database, identity.system_identifier
+            ))
+            .remedy("name the archive that the plan was made with"));
+        }
+        let asked = PlanOptions::of(request);
+        let same = self.to.lsn == request.to.lsn
+            && (&self.options.tables, &self.options.only, &self.options.filter)
+                == (&asked.tables, &asked.only, &asked.filter);
+        if same {
+            return Ok(());
+        }
+        Err(Failure::refused("the plan was made for another point, other tables or another selection of rows")
+            .remedy("give the plan alone, or plan again"))
+    }
+
+    /// The tables for which another plan is not this one; `None` where there are none.
+    pub(super) fn moved_tables(&self, other: &Plan) -> Option<String> {
+        let same = |a: &TablePlan, b: &TablePlan| a.name == b.name && a.counts == b.counts && a.digest == b.digest;
+        let differs = |plans: &[TablePlan], table: &TablePlan| !plans.iter().any(|b| same(table, b));
+        let mine = self.tables.iter().filter(|table| differs(&other.tables, table));
+        let others = other.tables.iter().filter(|table| differs(&self.tables, table));
+        let mut moved: Vec<String> = mine.chain(others).map(|table| table.name.to_string()).collect();
+        moved.sort();
+        moved.dedup();
+        (!moved.is_empty()).then(|| moved.join(", "))
+    }
+}
