@@ -347,38 +347,79 @@ pub struct FileContent {
 /// # Errors
 /// Transient or failed, as the store says.
 pub async fn stage(store: &Store, path: &TablePath, content: FileContent) -> Result<StagedFile> {
-    let image_lsn = content.image_lsn;
-    let rows = content.batches.iter().map(|batch| batch.num_rows() as u64).sum();
     let encoding = store.clone();
-    let (bytes, statistics) = blocking(move || encode(&encoding, &content)).await?;
-    let partition = image_lsn.map(|lsn| format!("{}={lsn}/", names::IMAGE_LSN)).unwrap_or_default();
-    let name = format!("{}/{partition}{}.zstd.parquet", path.directory(), uuid::Uuid::new_v4());
-    let size = bytes.len() as u64;
-    store.put(&name, bytes).await?;
-    let written_ms = chrono::Utc::now().timestamp_millis();
-    Ok(StagedFile { path: name, size, rows, written_ms, statistics, image_lsn })
+    let encoder = blocking(move || {
+        let schema = content.batches.first().map(RecordBatch::schema).ok_or_else(|| not_encoded("no rows"))?;
+        let mut encoder = FileEncoder::new(&encoding, schema, content.metadata, content.image_lsn)?;
+        content.batches.iter().try_for_each(|batch| encoder.write(batch))?;
+        Ok(encoder)
+    });
+    encoder.await?.stage(path).await
 }
 
-fn encode(store: &Store, content: &FileContent) -> Result<(Vec<u8>, StructArray)> {
-    let fail = |error: &dyn std::fmt::Display| Failure::failed(format!("encoding a Parquet file: {error}"));
-    let schema = content.batches.first().map(RecordBatch::schema).ok_or_else(|| fail(&"no rows"))?;
-    let kernel_schema = kernel_schema(store, &schema)?;
-    let mut statistics = FileStatsAccumulator::new(&statistics_columns(&schema), &kernel_schema);
-    let metadata = content.metadata.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
-    let level = ZstdLevel::try_new(1).map_err(|error| fail(&error))?;
+/// A Parquet file under construction: every batch is encoded as it comes, so that only the encoded bytes wait for the
+/// end of the file.
+pub struct FileEncoder {
+    store: Store,
+    writer: ArrowWriter<Vec<u8>>,
+    statistics: FileStatsAccumulator,
+    rows: u64,
+    image_lsn: Option<i64>,
+}
+
+impl FileEncoder {
+    /// Begins a file; the parameters are as in [`FileContent`].
+    pub fn new(
+        store: &Store,
+        schema: SchemaRef,
+        metadata: Vec<(String, String)>,
+        image_lsn: Option<i64>,
+    ) -> Result<FileEncoder> {
+        let kernel_schema = kernel_schema(store, &schema)?;
+        let statistics = FileStatsAccumulator::new(&statistics_columns(&schema), &kernel_schema);
+        let properties = properties(metadata)?;
+        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(not_encoded)?;
+        Ok(FileEncoder { store: store.clone(), writer, statistics, rows: 0, image_lsn })
+    }
+
+    /// Adds a batch of the file's schema. Takes as long as compressing it does: not for an asynchronous thread.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.statistics.merge(batch).map_err(|error| self.store.kernel_failure(error))?;
+        self.writer.write(batch).map_err(not_encoded)?;
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// Ends the file and puts it into the store, in no table yet. At least one batch must have been written.
+    ///
+    /// # Errors
+    /// Transient or failed, as the store says.
+    pub async fn stage(self, path: &TablePath) -> Result<StagedFile> {
+        let FileEncoder { store, writer, statistics, rows, image_lsn } = self;
+        let statistics = statistics.finish().map_err(|error| store.kernel_failure(error))?;
+        let statistics = statistics.ok_or_else(|| not_encoded("no statistics"))?;
+        let bytes = blocking(move || writer.into_inner().map_err(not_encoded)).await?;
+        let partition = image_lsn.map(|lsn| format!("{}={lsn}/", names::IMAGE_LSN)).unwrap_or_default();
+        let name = format!("{}/{partition}{}.zstd.parquet", path.directory(), uuid::Uuid::new_v4());
+        let size = bytes.len() as u64;
+        store.put(&name, bytes).await?;
+        let written_ms = chrono::Utc::now().timestamp_millis();
+        Ok(StagedFile { path: name, size, rows, written_ms, statistics, image_lsn })
+    }
+}
+
+fn not_encoded(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(format!("encoding a Parquet file: {error}"))
+}
+
+fn properties(metadata: Vec<(String, String)>) -> Result<WriterProperties> {
+    let metadata = metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
+    let level = ZstdLevel::try_new(1).map_err(not_encoded)?;
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_key_value_metadata(Some(metadata))
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(|error| fail(&error))?;
-    for batch in &content.batches {
-        statistics.merge(batch).map_err(|error| store.kernel_failure(error))?;
-        writer.write(batch).map_err(|error| fail(&error))?;
-    }
-    let bytes = writer.into_inner().map_err(|error| fail(&error))?;
-    let statistics = statistics.finish().map_err(|error| store.kernel_failure(error))?;
-    Ok((bytes, statistics.ok_or_else(|| fail(&"no statistics"))?))
+        .set_key_value_metadata(Some(metadata));
+    Ok(properties.build())
 }
 
 fn statistics_columns(schema: &Schema) -> Vec<ColumnName> {
