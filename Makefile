@@ -8,6 +8,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 20
 ROUNDS ?= 200
 
+# Of our own crate only: what the profile says of dependencies stays, so they are not compiled again.
+OPTIMISED := CARGO_PROFILE_DEV_OPT_LEVEL=3 CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false
+
 .PHONY: help demo quick test bench soak
 
 help: ## Show this list
@@ -29,9 +32,9 @@ test: ## Everything that CI runs, against real servers
 	@$(MAKE) --no-print-directory quick
 	cargo test --locked
 
-bench: ## Measure; only our own crate is compiled anew, fully optimised
-	@tests/install test
-	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --locked --profile dev --bench '*'
+bench: ## Measure against PostgreSQL's own programs; one part: make bench ONLY=capture
+	@tests/install demo
+	$(OPTIMISED) cargo bench --locked --profile dev --bench speed -- $(ONLY)
 
 soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=1000
 	@tests/install test

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use arrow::json::{LineDelimitedWriter, ReaderBuilder};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -40,17 +42,24 @@ fn time(name: &str) -> Field {
     Field::new(name, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true)
 }
 
+/// What a transaction did to one table.
+static COUNTED: LazyLock<Fields> = LazyLock::new(|| {
+    let names = [text("schema"), text("table")].into_iter();
+    names.chain(["insert", "update", "delete", "truncate"].map(number)).collect()
+});
+
+fn counted_element() -> FieldRef {
+    Arc::new(Field::new("element", DataType::Struct(COUNTED.clone()), true))
+}
+
 static TRANSACTIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let mut counted = vec![text("schema"), text("table")];
-    counted.extend(["insert", "update", "delete", "truncate"].map(number));
-    let tables = Field::new("element", DataType::Struct(counted.into()), true);
     Arc::new(Schema::new(vec![
         number("lsn"),
         number("end_lsn"),
         number("xid"),
         time("ts"),
         number("changes"),
-        Field::new("tables", DataType::List(Arc::new(tables)), true),
+        Field::new("tables", DataType::List(counted_element()), true),
         text("context"),
     ]))
 });
@@ -67,27 +76,30 @@ static RESTORES: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![number("lsn"), time("ts"), number("xid"), text("report")])));
 
 /// A row of a log table in the shape of its columns.
-pub(super) trait LogRow: Serialize + DeserializeOwned {
+pub(super) trait LogRow: DeserializeOwned {
     const TABLE: LogTable;
     type Value;
-    /// The commit LSN of the transaction that the row came with.
-    fn lsn(value: &Self::Value) -> Lsn;
-    fn of(value: &Self::Value) -> Self;
     fn value(self) -> Result<Self::Value>;
 }
 
-#[derive(Serialize, Deserialize)]
+/// A row of which there are few, so that [`encode`] may take its time.
+pub(super) trait RareRow: LogRow + Serialize {
+    /// The commit LSN of the transaction that the row came with.
+    fn lsn(value: &Self::Value) -> Lsn;
+    fn of(value: &Self::Value) -> Self;
+}
+
+#[derive(Deserialize)]
 pub(super) struct TransactionRow {
     lsn: i64,
     end_lsn: i64,
     xid: i64,
     ts: DateTime<Utc>,
-    changes: i64,
     tables: Vec<TableRow>,
     context: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct TableRow {
     schema: String,
     table: String,
@@ -98,27 +110,6 @@ struct TableRow {
 impl LogRow for TransactionRow {
     const TABLE: LogTable = LogTable::Transactions;
     type Value = Transaction;
-
-    fn lsn(transaction: &Transaction) -> Lsn {
-        transaction.commit.lsn
-    }
-
-    fn of(transaction: &Transaction) -> Self {
-        let tables = transaction.tables.iter().map(|(name, counts)| TableRow {
-            schema: name.schema.clone(),
-            table: name.table.clone(),
-            counts: *counts,
-        });
-        TransactionRow {
-            lsn: transaction.commit.lsn.as_i64(),
-            end_lsn: transaction.commit.end_lsn.as_i64(),
-            xid: transaction.commit.xid.into(),
-            ts: transaction.commit.time,
-            changes: transaction.total().total() as i64,
-            tables: tables.collect(),
-            context: transaction.context.clone(),
-        }
-    }
 
     fn value(self) -> Result<Transaction> {
         let tables: BTreeMap<_, _> =
@@ -154,6 +145,12 @@ impl LogRow for RelationRow {
     const TABLE: LogTable = LogTable::Relations;
     type Value = RelationRecord;
 
+    fn value(self) -> Result<RelationRecord> {
+        Ok(RelationRecord { lsn: Lsn::from_i64(self.lsn), relation: parse_relation(&self.definition)? })
+    }
+}
+
+impl RareRow for RelationRow {
     fn lsn(record: &RelationRecord) -> Lsn {
         record.lsn
     }
@@ -168,10 +165,6 @@ impl LogRow for RelationRow {
             identity: relation.identity,
             definition: relation_json(relation),
         }
-    }
-
-    fn value(self) -> Result<RelationRecord> {
-        Ok(RelationRecord { lsn: Lsn::from_i64(self.lsn), relation: parse_relation(&self.definition)? })
     }
 }
 
@@ -197,16 +190,18 @@ impl LogRow for MarkRow {
     const TABLE: LogTable = LogTable::Marks;
     type Value = Mark;
 
+    fn value(self) -> Result<Mark> {
+        Ok(Mark { name: self.name, lsn: Lsn::from_i64(self.lsn), time: self.ts, user: self.user })
+    }
+}
+
+impl RareRow for MarkRow {
     fn lsn(mark: &Mark) -> Lsn {
         mark.lsn
     }
 
     fn of(mark: &Mark) -> Self {
         MarkRow { lsn: mark.lsn.as_i64(), ts: mark.time, name: mark.name.clone(), user: mark.user.clone() }
-    }
-
-    fn value(self) -> Result<Mark> {
-        Ok(Mark { name: self.name, lsn: Lsn::from_i64(self.lsn), time: self.ts, user: self.user })
     }
 }
 
@@ -222,14 +217,6 @@ impl LogRow for RestoreRow {
     const TABLE: LogTable = LogTable::Restores;
     type Value = RestoreRecord;
 
-    fn lsn(record: &RestoreRecord) -> Lsn {
-        record.lsn
-    }
-
-    fn of(record: &RestoreRecord) -> Self {
-        RestoreRow { lsn: record.lsn.as_i64(), ts: record.time, xid: record.xid.into(), report: record.report.clone() }
-    }
-
     fn value(self) -> Result<RestoreRecord> {
         Ok(RestoreRecord {
             lsn: Lsn::from_i64(self.lsn),
@@ -240,9 +227,61 @@ impl LogRow for RestoreRow {
     }
 }
 
+impl RareRow for RestoreRow {
+    fn lsn(record: &RestoreRecord) -> Lsn {
+        record.lsn
+    }
+
+    fn of(record: &RestoreRecord) -> Self {
+        RestoreRow { lsn: record.lsn.as_i64(), ts: record.time, xid: record.xid.into(), report: record.report.clone() }
+    }
+}
+
+/// Transactions as one batch: column by column, since there can be as many as changes.
+pub(super) fn encode_transactions(transactions: &[Transaction]) -> Result<RecordBatch> {
+    let each = || transactions.iter();
+    let number = |of: fn(&Transaction) -> i64| numbers(each().map(of));
+    let times = TimestampMicrosecondArray::from_iter_values(each().map(|one| one.commit.time.timestamp_micros()));
+    let columns: Vec<ArrayRef> = vec![
+        number(|one| one.commit.lsn.as_i64()),
+        number(|one| one.commit.end_lsn.as_i64()),
+        number(|one| one.commit.xid.into()),
+        Arc::new(times.with_timezone("UTC")),
+        number(|one| one.total().total() as i64),
+        Arc::new(encode_tables(transactions)?),
+        Arc::new(StringArray::from_iter(each().map(|one| one.context.as_deref()))),
+    ];
+    RecordBatch::try_new(Arc::clone(&TRANSACTIONS), columns).map_err(not_encoded)
+}
+
+/// What each transaction did to which tables.
+fn encode_tables(transactions: &[Transaction]) -> Result<ListArray> {
+    let each = || transactions.iter().flat_map(|one| &one.tables);
+    let count = |of: fn(&OperationCounts) -> u64| numbers(each().map(|(_, counts)| of(counts) as i64));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter(each().map(|(name, _)| Some(&name.schema)))),
+        Arc::new(StringArray::from_iter(each().map(|(name, _)| Some(&name.table)))),
+        count(|counts| counts.insert),
+        count(|counts| counts.update),
+        count(|counts| counts.delete),
+        count(|counts| counts.truncate),
+    ];
+    let rows = StructArray::try_new(COUNTED.clone(), columns, None).map_err(not_encoded)?;
+    let offsets = OffsetBuffer::from_lengths(transactions.iter().map(|one| one.tables.len()));
+    ListArray::try_new(counted_element(), offsets, Arc::new(rows), None).map_err(not_encoded)
+}
+
+fn numbers(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
+
+fn not_encoded(error: ArrowError) -> Failure {
+    Failure::failed(format!("log/{}: {error}", LogTable::Transactions.name()))
+}
+
 /// Rows as one batch of the table's columns.
-pub(super) fn encode<'a, R: LogRow<Value: 'a>>(values: impl IntoIterator<Item = &'a R::Value>) -> Result<RecordBatch> {
-    let fail = |error: arrow::error::ArrowError| Failure::failed(format!("log/{}: {error}", R::TABLE.name()));
+pub(super) fn encode<'a, R: RareRow<Value: 'a>>(values: impl IntoIterator<Item = &'a R::Value>) -> Result<RecordBatch> {
+    let fail = |error: ArrowError| Failure::failed(format!("log/{}: {error}", R::TABLE.name()));
     let schema = schema(R::TABLE).ok_or_else(|| Failure::failed(format!("log/{} has no rows yet", R::TABLE.name())))?;
     let rows: Vec<R> = values.into_iter().map(R::of).collect();
     let mut decoder =
@@ -274,12 +313,13 @@ mod tests {
             xid,
             time: "2025-10-09T14:03:00.123456Z".parse().unwrap(),
         };
-        let tables = BTreeMap::from([(TableName::new("public", "a \"b\""), counts)]);
+        let tables = |names: &[&str]| names.iter().map(|name| (TableName::new("public", *name), counts)).collect();
         let transactions = [
-            Transaction { commit: commit(742), tables, context: Some("{\"user\":\"x\"}".into()) },
+            Transaction { commit: commit(742), tables: tables(&["a \"b\""]), context: Some("{\"user\":\"x\"}".into()) },
             Transaction { commit: commit(Xid::MAX), tables: BTreeMap::new(), context: None },
+            Transaction { commit: commit(3), tables: tables(&["c", "d"]), context: None },
         ];
-        let batch = encode::<TransactionRow>(&transactions).unwrap();
+        let batch = encode_transactions(&transactions).unwrap();
         assert_eq!(decode::<TransactionRow>(&batch).unwrap(), transactions);
     }
 }

@@ -21,7 +21,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use delta::{DataFile, FileContent, StagedFile, stage};
+pub use delta::{DataFile, FileContent, FileEncoder, StagedFile, stage};
 pub use identity::{ArchiveIdentity, FORMAT};
 pub use layout::{LogTable, TablePath};
 pub use reader::{Archive, DataReader, Image, RELATION_KEY, Watermark, is_reserved};

@@ -24,7 +24,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use super::delta::{Appended, DeltaTable, FileContent, StagedFile, stage};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
-use super::log::{self, LogRow, MarkRow, RelationRow, RestoreRow, TransactionRow};
+use super::log::{self, MarkRow, RareRow, RelationRow, RestoreRow};
 use super::store::Store;
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, Mark, RelationRecord, RestoreRecord, TableName, Transaction};
@@ -204,19 +204,19 @@ impl ArchiveWriter {
         self.apply(work, end).await?;
         let mut files = Vec::new();
         if !publication.transactions.is_empty() {
-            let batch = log::encode::<TransactionRow>(publication.transactions.iter())?;
+            let batch = log::encode_transactions(&publication.transactions)?;
             let content = FileContent { batches: vec![batch], metadata: Vec::new(), image_lsn: None };
             files.push(stage(&self.store, &TablePath::Log(LogTable::Transactions), content).await?);
         }
         self.move_watermark(&files, end, publication.time).await
     }
 
-    async fn open_log<R: LogRow>(&mut self, values: &[R::Value]) -> Result<()> {
+    async fn open_log<R: RareRow>(&mut self, values: &[R::Value]) -> Result<()> {
         let Some(schema) = log::schema(R::TABLE).filter(|_| !values.is_empty()) else { return Ok(()) };
         self.open(TablePath::Log(R::TABLE), &schema).await.map(|_| ())
     }
 
-    async fn stage_log<R: LogRow>(
+    async fn stage_log<R: RareRow>(
         &self,
         values: &[R::Value],
         work: &mut Vec<(TablePath, Vec<StagedFile>)>,

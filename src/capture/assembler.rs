@@ -36,8 +36,7 @@ pub(super) struct Assembler {
     until: Until,
     /// Everything below is in the archive: transactions sent again are dropped.
     resume: Lsn,
-    relations: HashMap<u32, Arc<Target>>,
-    builders: HashMap<u32, (Arc<Target>, ChangeBuilder)>,
+    targets: HashMap<u32, Target>,
     open: Option<OpenTransaction>,
     skipping: bool,
     bytes_since_look: usize,
@@ -50,9 +49,10 @@ pub(super) struct Assembler {
 /// Where the rows of a relation go.
 struct Target {
     relation: Arc<RelationVersion>,
-    name: TableName,
     /// Rows of transactions with a smaller commit LSN are in the table already.
     applied: Lsn,
+    /// Rows that wait to be written; `None` where there are none, since most tables are idle.
+    builder: Option<ChangeBuilder>,
 }
 
 impl Assembler {
@@ -69,8 +69,7 @@ impl Assembler {
             flush_bytes,
             until,
             resume,
-            relations: HashMap::new(),
-            builders: HashMap::new(),
+            targets: HashMap::new(),
             open: None,
             skipping: false,
             bytes_since_look: 0,
@@ -127,6 +126,18 @@ impl Assembler {
                 StreamEvent::Keepalive { end, sent, .. } => self.idle_until(end, sent),
                 StreamEvent::Notice(text) => self.notice(&text)?,
             }
+            if self.bytes_since_look >= BYTES_PER_LOOK {
+                self.write_rows_when_full().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_rows_when_full(&mut self) -> Result<()> {
+        self.bytes_since_look = 0;
+        let builders = self.targets.values().filter_map(|target| target.builder.as_ref());
+        if builders.map(ChangeBuilder::memory).sum::<usize>() >= self.flush_bytes {
+            self.write_rows().await?;
         }
         Ok(())
     }
@@ -166,32 +177,28 @@ impl Assembler {
             Message::Commit { commit_lsn, end_lsn, time } => return self.commit(commit_lsn, end_lsn, time).await,
             Message::Relation(relation) => return self.relation(relation).await,
             Message::Insert { relation, new } => {
-                return self.change(relation, Operation::Insert, None, Some(&new)).await;
+                return self.change(relation, Operation::Insert, None, Some(&new));
             }
             Message::Update { relation, old, new } => {
-                return self.change(relation, Operation::Update, old.as_ref(), Some(&new)).await;
+                return self.change(relation, Operation::Update, old.as_ref(), Some(&new));
             }
             Message::Delete { relation, old } => {
-                return self.change(relation, Operation::Delete, Some(&old), None).await;
+                return self.change(relation, Operation::Delete, Some(&old), None);
             }
             Message::Truncate { relations, .. } => {
                 for relation in relations {
-                    self.change(relation, Operation::Truncate, None, None).await?;
+                    self.change(relation, Operation::Truncate, None, None)?;
                 }
             }
             Message::Logical { transactional: true, prefix, content, .. } => {
-                self.open_transaction()?.message(prefix, content);
+                self.open.as_mut().ok_or_else(outside_transaction)?.message(prefix, content);
             }
             Message::Logical { transactional: false, .. } | Message::Origin { .. } | Message::Type { .. } => {}
         }
         Ok(())
     }
 
-    fn open_transaction(&mut self) -> Result<&mut OpenTransaction> {
-        self.open.as_mut().ok_or_else(|| Failure::failed("the source sent a change outside a transaction"))
-    }
-
-    async fn change(
+    fn change(
         &mut self,
         oid: u32,
         operation: Operation,
@@ -201,24 +208,16 @@ impl Assembler {
         if self.skipping {
             return Ok(());
         }
-        let target = self.relations.get(&oid).cloned();
+        let target = self.targets.get_mut(&oid);
         let target =
             target.ok_or_else(|| Failure::failed(format!("the source sent a change of the unknown relation {oid}")))?;
-        let transaction = self.open_transaction()?;
-        let place = transaction.next_place(&target.name, operation);
+        let transaction = self.open.as_mut().ok_or_else(outside_transaction)?;
+        let place = transaction.next_place(&target.relation.name, operation);
         if place.lsn < target.applied {
             return Ok(());
         }
-        let (_, builder) =
-            self.builders.entry(oid).or_insert_with(|| (Arc::clone(&target), ChangeBuilder::new(&target.relation)));
-        builder.push(place, operation, old, new)?;
-        if self.bytes_since_look >= BYTES_PER_LOOK {
-            self.bytes_since_look = 0;
-            if self.builders.values().map(|(_, builder)| builder.memory()).sum::<usize>() >= self.flush_bytes {
-                self.write_rows().await?;
-            }
-        }
-        Ok(())
+        let builder = target.builder.get_or_insert_with(|| ChangeBuilder::new(&target.relation));
+        builder.push(place, operation, old, new)
     }
 
     async fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn, time: i64) -> Result<()> {
@@ -237,7 +236,7 @@ impl Assembler {
     /// A relation message comes once a session and after every change of a table's definition.
     async fn relation(&mut self, described: pgoutput::Relation<'_>) -> Result<()> {
         let relation = relation_version(&described);
-        if self.relations.get(&relation.oid).is_some_and(|known| same_source_relation(&known.relation, &relation)) {
+        if self.targets.get(&relation.oid).is_some_and(|known| same_source_relation(&known.relation, &relation)) {
             return Ok(());
         }
         // Rows of the version before go out with the columns that they have.
@@ -247,22 +246,20 @@ impl Assembler {
         self.send(Job::Prepare { relation, since, reply }).await?;
         let Prepared { relation, applied, record } = prepared.await.map_err(|_| committer_gone())?;
         self.pending.relations.extend(record);
-        let target = Target { name: relation.name.clone(), relation: Arc::new(relation), applied };
-        self.relations.insert(target.relation.oid, Arc::new(target));
+        self.targets.insert(relation.oid, Target { relation: Arc::new(relation), applied, builder: None });
         Ok(())
     }
 
     async fn write_rows_of(&mut self, oid: u32) -> Result<()> {
-        let Some((target, mut builder)) = self.builders.remove(&oid) else { return Ok(()) };
-        if builder.rows() == 0 {
-            return Ok(());
-        }
-        let batch = builder.finish()?;
-        self.send(Job::Rows { relation: Arc::clone(&target.relation), batch }).await
+        let Some(target) = self.targets.get_mut(&oid) else { return Ok(()) };
+        let Some(mut builder) = target.builder.take() else { return Ok(()) };
+        let (relation, batch) = (Arc::clone(&target.relation), builder.finish()?);
+        self.send(Job::Rows { relation, batch }).await
     }
 
     async fn write_rows(&mut self) -> Result<()> {
-        let oids: Vec<u32> = self.builders.keys().copied().collect();
+        let full = self.targets.iter().filter(|(_, target)| target.builder.is_some());
+        let oids: Vec<u32> = full.map(|(oid, _)| *oid).collect();
         for oid in oids {
             self.write_rows_of(oid).await?;
         }
@@ -293,6 +290,10 @@ impl Assembler {
 
 /// Transactions published at once, at most: their summaries wait in memory.
 const MAX_TRANSACTIONS: usize = 50_000;
+
+fn outside_transaction() -> Failure {
+    Failure::failed("the source sent a change outside a transaction")
+}
 
 fn committer_gone() -> Failure {
     Failure::transient("the committing stage stopped")

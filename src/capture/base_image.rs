@@ -4,18 +4,23 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::task::JoinSet;
+use arrow::datatypes::SchemaRef;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use super::catalog::SourceTable;
-use crate::archive::{FileContent, RELATION_KEY, StagedFile, Store, TablePath, log, stage};
+use crate::archive::{FileEncoder, RELATION_KEY, StagedFile, Store, TablePath, log};
 use crate::columnar::ImageBuilder;
 use crate::copy_format::TextRow;
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, RelationVersion, quote_identifier};
 use crate::postgres::{Session, Source, copy_out};
 
-/// Bytes of rows in memory after which a file of an image is written.
+/// Bytes of rows, as they are in memory, of one file of an image.
 const FILE_BYTES: usize = 96 << 20;
+
+/// Bytes of rows that are encoded at once, while the next ones arrive. Small enough to be allocated from what the
+/// batch before has freed: memory fresh from the operating system costs more than filling it.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// How far copying has come; shared with whoever shows it.
 #[derive(Debug, Default)]
@@ -121,17 +126,26 @@ struct ImageFiles<'a> {
     lsn: Lsn,
     builder: ImageBuilder,
     row: TextRow,
+    open: Option<OpenFile>,
     files: Vec<StagedFile>,
-    rows_before_look: usize,
 }
 
-/// Rows between two looks at the memory in use.
-const ROWS_PER_LOOK: usize = 1024;
+/// A file whose latest batch is being encoded on another thread.
+struct OpenFile {
+    bytes: usize,
+    encoding: JoinHandle<Result<FileEncoder>>,
+}
+
+impl OpenFile {
+    async fn encoded(self) -> Result<FileEncoder> {
+        self.encoding.await.map_err(|error| Failure::failed(format!("a worker stopped: {error}")))?
+    }
+}
 
 impl<'a> ImageFiles<'a> {
     fn new(store: &'a Store, relation: &'a RelationVersion, lsn: Lsn) -> ImageFiles<'a> {
         let builder = ImageBuilder::new(relation);
-        ImageFiles { store, relation, lsn, builder, row: TextRow::new(), files: Vec::new(), rows_before_look: 0 }
+        ImageFiles { store, relation, lsn, builder, row: TextRow::new(), open: None, files: Vec::new() }
     }
 
     fn push_lines(&mut self, lines: &[u8]) -> Result<u64> {
@@ -147,28 +161,49 @@ impl<'a> ImageFiles<'a> {
     }
 
     async fn write_when_full(&mut self) -> Result<()> {
-        if self.builder.rows() < self.rows_before_look {
-            return Ok(());
+        if self.builder.memory() >= BATCH_BYTES {
+            self.write_batch().await?;
         }
-        self.rows_before_look = self.builder.rows() + ROWS_PER_LOOK;
-        if self.builder.memory() >= FILE_BYTES { self.write().await } else { Ok(()) }
+        match self.open.take_if(|open| open.bytes >= FILE_BYTES) {
+            Some(full) => self.close(full).await,
+            None => Ok(()),
+        }
     }
 
-    async fn write(&mut self) -> Result<()> {
-        let content = FileContent {
-            batches: vec![self.builder.finish()?],
-            metadata: vec![(RELATION_KEY.to_owned(), log::relation_json(self.relation))],
-            image_lsn: Some(self.lsn.as_i64()),
+    /// Hands the rows so far to the open file, or begins one.
+    async fn write_batch(&mut self) -> Result<()> {
+        let mut bytes = self.builder.memory();
+        let batch = self.builder.finish()?;
+        let mut encoder = match self.open.take() {
+            None => self.begin(batch.schema())?,
+            Some(open) => {
+                bytes += open.bytes;
+                open.encoded().await?
+            }
         };
-        self.rows_before_look = 0;
-        self.files.push(stage(self.store, &TablePath::Images(self.relation.name.clone()), content).await?);
+        let encoding = spawn_blocking(move || encoder.write(&batch).map(|()| encoder));
+        self.open = Some(OpenFile { bytes, encoding });
+        Ok(())
+    }
+
+    fn begin(&self, schema: SchemaRef) -> Result<FileEncoder> {
+        let metadata = vec![(RELATION_KEY.to_owned(), log::relation_json(self.relation))];
+        FileEncoder::new(self.store, schema, metadata, Some(self.lsn.as_i64()))
+    }
+
+    async fn close(&mut self, file: OpenFile) -> Result<()> {
+        let path = TablePath::Images(self.relation.name.clone());
+        self.files.push(file.encoded().await?.stage(&path).await?);
         Ok(())
     }
 
     /// Writes the rest. An empty table gets a file too: an image without files could not be told from none.
     async fn finish(mut self) -> Result<Vec<StagedFile>> {
-        if self.builder.rows() > 0 || self.files.is_empty() {
-            self.write().await?;
+        if self.builder.rows() > 0 || (self.files.is_empty() && self.open.is_none()) {
+            self.write_batch().await?;
+        }
+        if let Some(last) = self.open.take() {
+            self.close(last).await?;
         }
         Ok(self.files)
     }

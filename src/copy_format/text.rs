@@ -72,17 +72,33 @@ impl TextRow {
         if line == END_OF_DATA {
             return Err(malformed("it is the mark that ends the data"));
         }
-        if line.contains(&b'\n') {
+        if memchr::memchr(b'\n', line).is_some() {
             return Err(malformed("a line feed is not escaped"));
         }
         // A row without columns and a row of one empty text look the same.
         if !(line.is_empty() && columns == 0) {
-            for field in line.split(|&byte| byte == TEXT_DELIMITER) {
-                self.read_field(field)?;
-            }
+            self.read_fields(line)?;
         }
         if self.fields.len() != columns {
             return Err(malformed(&format!("it has {} fields where {columns} were expected", self.fields.len())));
+        }
+        Ok(())
+    }
+
+    fn read_fields(&mut self, line: &[u8]) -> Result<()> {
+        // Without a backslash a line has neither escapes nor NULLs: its fields are as they stand.
+        let plain = memchr::memchr(b'\\', line).is_none();
+        let mut start = 0;
+        for end in memchr::memchr_iter(TEXT_DELIMITER, line).chain([line.len()]) {
+            if plain {
+                self.fields.push(Some(start..end));
+            } else {
+                self.read_field(&line[start..end])?;
+            }
+            start = end + 1;
+        }
+        if plain {
+            self.bytes.extend_from_slice(line);
         }
         Ok(())
     }
@@ -99,7 +115,7 @@ impl TextRow {
     }
 
     fn unescape(&mut self, mut rest: &[u8]) -> Result<()> {
-        while let Some(at) = rest.iter().position(|&byte| byte == b'\\') {
+        while let Some(at) = memchr::memchr(b'\\', rest) {
             self.bytes.extend_from_slice(&rest[..at]);
             let (byte, used) = escaped(&rest[at + 1..]).ok_or_else(|| malformed("it ends within an escape"))?;
             self.bytes.push(byte);

@@ -1,0 +1,172 @@
+//! What all parts stand on: a server, the program, and disk space that goes away with them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use afterimage::scratch::{Installation, Launch, SUPERUSER, Scratch};
+
+use super::Result;
+use super::process::{self, Cost};
+
+/// By turns, so often each.
+const ROUNDS: usize = 3;
+
+/// A row of 100 to 200 bytes as an SQL select list over `n`.
+pub(crate) const ROW: &str = "n, 'item ' || n || ' ' || md5(n::text),
+    jsonb_build_object('sku', md5((n * 7)::text), 'price', n % 1000, 'tags', jsonb '[\"new\", \"sale\"]'),
+    timestamptz '2025-01-01 00:00:00+00' + n * interval '1.234567 s'";
+
+/// The table that everything is measured with.
+pub(crate) const TABLE: &str = "CREATE TABLE items (
+    id bigint PRIMARY KEY, title text NOT NULL, details jsonb NOT NULL, changed_at timestamptz NOT NULL)";
+
+/// See the module's documentation.
+pub(crate) struct Lab {
+    server: Scratch,
+    directory: PathBuf,
+    program: PathBuf,
+}
+
+impl Lab {
+    pub(crate) fn open() -> Result<Lab> {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("speed-{}", std::process::id()));
+        fs::create_dir_all(&directory)?;
+        // A build elsewhere must not exchange the program half-way.
+        let program = directory.join("afterimage");
+        fs::copy(env!("CARGO_BIN_EXE_afterimage"), &program)?;
+        // What is measured is not how the source writes, and nothing of its own accord may come in between.
+        let server = Launch::new(Installation::find(None)?)
+            .set("shared_buffers", "512MB")
+            .set("max_wal_size", "16GB")
+            .set("checkpoint_timeout", "1h")
+            .set("autovacuum", "off")
+            .set("fsync", "off")
+            .set("synchronous_commit", "off")
+            .start()?;
+        Ok(Lab { server, directory, program })
+    }
+
+    pub(crate) fn server_version(&self) -> Result<String> {
+        self.sql("postgres", "SHOW server_version")
+    }
+
+    /// Makes a database with the table, filled with so many rows.
+    pub(crate) fn database(&self, name: &str, rows: u64) -> Result<()> {
+        self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"))?;
+        self.sql(name, TABLE)?;
+        self.sql(name, &format!("INSERT INTO items SELECT {ROW} FROM generate_series(1, {rows}) n"))?;
+        self.sql(name, "VACUUM ANALYZE items")?;
+        Ok(())
+    }
+
+    /// Runs SQL and returns what it printed, unaligned.
+    pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String> {
+        let output = self.psql(database, sql).output()?;
+        if !output.status.success() {
+            return Err(format!("{sql}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// psql about to run SQL.
+    pub(crate) fn psql(&self, database: &str, sql: &str) -> Command {
+        let mut command = self.client("psql", database);
+        command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]);
+        command.args(["--command", sql]);
+        command
+    }
+
+    /// One of PostgreSQL's client programs, told where the server is.
+    pub(crate) fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = Command::new(self.server.installation().program(program));
+        command.arg("--host").arg(self.server.socket_dir()).args(["--port", &self.server.port().to_string()]);
+        command.args(["--username", SUPERUSER, "--dbname", database]);
+        command
+    }
+
+    /// Our program, told of a database and its archive.
+    pub(crate) fn afterimage(&self, database: &str, archive: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env("AFTERIMAGE_SOURCE", self.server.url(database));
+        command.env("AFTERIMAGE_ARCHIVE", format!("file://{}", archive.display()));
+        command.env("AFTERIMAGE_LOG", "error").current_dir(&self.directory);
+        command
+    }
+
+    /// What our program prints.
+    pub(crate) fn ask(&self, archive: &Path, sql: &str) -> Result<String> {
+        let output = self.afterimage("postgres", archive).args(["query", "--format", "csv", sql]).output()?;
+        if !output.status.success() {
+            return Err(format!("{sql}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        Ok(String::from_utf8(output.stdout)?.lines().last().unwrap_or_default().to_owned())
+    }
+
+    /// Prepares a database for capture and gives its archive, with everything up to now.
+    pub(crate) fn init(&self, database: &str) -> Result<PathBuf> {
+        let archive = self.path(database);
+        process::measure(self.afterimage(database, &archive).args(["init"]))?;
+        Ok(archive)
+    }
+
+    /// Lets the archive catch up.
+    pub(crate) fn catch_up(&self, database: &str, archive: &Path) -> Result<()> {
+        process::measure(self.afterimage(database, archive).args(["run", "--until", "now"]))?;
+        Ok(())
+    }
+
+    /// Where the source's log ends.
+    pub(crate) fn position(&self, database: &str) -> Result<String> {
+        self.sql(database, "SELECT pg_current_wal_insert_lsn()")
+    }
+
+    /// A place for files.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Replaces a directory by a copy of another.
+    pub(crate) fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        self.remove(to)?;
+        let copied = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+        if copied.success() { Ok(()) } else { Err(format!("cannot copy {}", from.display()).into()) }
+    }
+
+    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+        if path.exists() { Ok(fs::remove_dir_all(path)?) } else { Ok(()) }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // What stays lies in the build directory.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// What the yardstick and we cost, round by round.
+#[derive(Debug, Clone)]
+pub(crate) struct Comparison {
+    pub(crate) yardstick: Vec<Cost>,
+    pub(crate) ours: Vec<Cost>,
+}
+
+/// Measures both by turns. What earlier runs left to be written to disk is not on a run's bill.
+pub(crate) fn compare(
+    mut yardstick: impl FnMut() -> Result<Cost>,
+    mut ours: impl FnMut() -> Result<Cost>,
+) -> Result<Comparison> {
+    let mut comparison = Comparison { yardstick: Vec::new(), ours: Vec::new() };
+    for _ in 0..ROUNDS {
+        comparison.yardstick.push(yardstick()?);
+        comparison.ours.push(ours()?);
+    }
+    Ok(comparison)
+}
+
+/// Has the operating system write what it holds back.
+pub(crate) fn settle() -> Result<()> {
+    Command::new("sync").status()?;
+    Ok(())
+}

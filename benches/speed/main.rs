@@ -1,0 +1,70 @@
+//! Speed, always beside a yardstick that was measured in the same minute: `make bench`.
+//!
+//! | what | yardstick |
+//! |---|---|
+//! | capture: WAL to a durable archive | `pg_recvlogical -f /dev/null` over the same WAL |
+//! | base image | `COPY … TO STDOUT (FORMAT binary)` to `/dev/null` |
+//! | restore of deleted rows | `COPY … FROM` of the same rows into the same indexed table |
+//! | export as CSV | `COPY … TO STDOUT (FORMAT csv)` to `/dev/null` |
+//!
+//! A rate says as much of the machine as of the program, and machines are shared; a ratio to what PostgreSQL's own
+//! programs do with the same bytes, run by turns, says more. Every run is a process of its own and is measured from its
+//! start to its end, connecting included. Words behind `--` choose parts: `make bench ONLY=capture`; the results are
+//! written to `benches/RESULTS.md` when all parts ran.
+
+mod capture;
+mod copies;
+mod freshness;
+mod lab;
+mod process;
+mod reading;
+mod report;
+mod restore;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use lab::Lab;
+use report::{Machine, Report};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// A part of the whole: its name, and what it does.
+type Part = (&'static str, fn(&Lab, &mut Report) -> Result<()>);
+
+const PARTS: [Part; 5] = [
+    ("capture", capture::measure),
+    ("copies", copies::measure),
+    ("restore", restore::measure),
+    ("reading", reading::measure),
+    ("freshness", freshness::measure),
+];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    // What begins with a dash is cargo's.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let chosen: Vec<&Part> =
+        PARTS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| word == name)).collect();
+    if chosen.len() < wanted.len() {
+        return Err(format!("the parts are {}", PARTS.map(|(name, _)| name).join(", ")).into());
+    }
+    let lab = Lab::open()?;
+    let mut report = Report::begin(Machine::look(&lab)?);
+    for (_, measure) in &chosen {
+        measure(&lab, &mut report)?;
+    }
+    if chosen.len() == PARTS.len() {
+        report.write()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! One run of a program: how long, how much processor time, how much memory.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Result;
+
+/// How exact the end of a run is seen, and how old the last look at its memory may be.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Clock ticks per second in `/proc/PID/stat`; the same on every Linux (`USER_HZ`).
+const TICKS: u64 = 100;
+
+/// Longer than any run should take.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What a run cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// From start to end.
+    pub(crate) wall: Duration,
+    /// Of all its threads, in user and kernel mode. Unlike `wall` it hardly depends on who else uses the machine.
+    pub(crate) processor: Duration,
+    /// The most memory it had resident.
+    pub(crate) peak_bytes: u64,
+}
+
+/// Runs a program to its end, what it prints thrown away, and fails where the program does.
+pub(crate) fn measure(command: &mut Command) -> Result<Cost> {
+    let complaints = concat!(env!("CARGO_TARGET_TMPDIR"), "/speed-stderr");
+    command.stdout(Stdio::null()).stderr(File::create(complaints)?);
+    let started = Instant::now();
+    let child = spawn(command)?;
+    finish(child, started)?.map_err(|status| {
+        let said = fs::read_to_string(complaints).unwrap_or_default();
+        format!("{command:?}: {status}: {}", said.trim()).into()
+    })
+}
+
+/// Starts a program that runs until it is [`stop`]ped.
+pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
+    let child = command.stdin(Stdio::null()).spawn();
+    child.map_err(|error| format!("{}: {error}", command.get_program().display()).into())
+}
+
+/// Ends a program in order.
+pub(crate) fn stop(mut child: Child) -> Result<()> {
+    let told = Command::new("kill").arg(child.id().to_string()).status()?;
+    let ended = child.wait()?;
+    if told.success() && ended.success() { Ok(()) } else { Err(format!("stopping it: {ended}").into()) }
+}
+
+fn finish(mut child: Child, started: Instant) -> Result<std::result::Result<Cost, ExitStatus>> {
+    let mut peak_bytes = 0;
+    // What has ended still shows its times until it is waited for, but no memory any more.
+    while !has_ended(child.id())? {
+        peak_bytes = peak(child.id()).unwrap_or(peak_bytes);
+        if started.elapsed() > PATIENCE {
+            child.kill()?;
+        }
+        thread::sleep(POLL);
+    }
+    let wall = started.elapsed();
+    let processor = processor_time(child.id())?;
+    let status = child.wait()?;
+    Ok(if status.success() { Ok(Cost { wall, processor, peak_bytes }) } else { Err(status) })
+}
+
+fn has_ended(pid: u32) -> Result<bool> {
+    Ok(stat(pid)?.first().is_some_and(|state| state == "Z"))
+}
+
+fn processor_time(pid: u32) -> Result<Duration> {
+    let fields = stat(pid)?;
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    // utime and stime, counted from the state on (proc(5)).
+    Ok(Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS))
+}
+
+/// The fields of `/proc/PID/stat` after the program's name, which may contain anything.
+fn stat(pid: u32) -> Result<Vec<String>> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = line.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+    Ok(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+fn peak(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}

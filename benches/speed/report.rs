@@ -1,0 +1,172 @@
+//! The results: a line as soon as there is one, and a page at the end.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use chrono::Utc;
+
+use super::Result;
+use super::lab::{Comparison, Lab};
+use super::process::Cost;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/RESULTS.md");
+
+const INTRODUCTION: &str = "\
+Written by `make bench`; do not edit. Medians of three runs by turns with a yardstick over the same bytes, each a process
+of its own from start to end. A ratio is our rate through the yardstick's: above 1 we are the faster; in brackets the
+lowest and highest of the rounds. Processor time is that of our process in all its threads, memory the most it had
+resident. The rows have a primary key, a text, a jsonb and a timestamptz, 150 to 200 bytes as text; the source's fsync
+is off, the archive's is not.";
+
+/// What the numbers were measured on.
+pub(crate) struct Machine {
+    lines: Vec<String>,
+}
+
+impl Machine {
+    pub(crate) fn look(lab: &Lab) -> Result<Machine> {
+        let memory = first_field("/proc/meminfo", "MemTotal:")?;
+        let mebibytes = memory.trim_end_matches(" kB").parse::<u64>()? / 1024;
+        let processor = first_field("/proc/cpuinfo", "model name")?;
+        let load = fs::read_to_string("/proc/loadavg")?;
+        let load = load.split_whitespace().next().unwrap_or_default();
+        let cores = std::thread::available_parallelism()?;
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        Ok(Machine {
+            lines: vec![
+                format!("- date: {}", Utc::now().format("%Y-%m-%d %H:%M UTC")),
+                format!("- machine: {cores} cores of {processor}, {mebibytes} MiB, Linux {}", kernel.trim()),
+                format!("- load before the first run: {load}"),
+                format!("- PostgreSQL {}, afterimage {}", lab.server_version()?, env!("CARGO_PKG_VERSION")),
+                format!("- revision: {}", revision()?),
+            ],
+        })
+    }
+}
+
+fn first_field(file: &str, name: &str) -> Result<String> {
+    let text = fs::read_to_string(file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.ok_or_else(|| format!("{file} has no {name}"))?;
+    Ok(value.trim_start_matches([' ', '\t', ':']).trim_end().to_owned())
+}
+
+fn revision() -> Result<String> {
+    let mut git = Command::new("git");
+    let output = git.args(["describe", "--always", "--dirty"]).current_dir(env!("CARGO_MANIFEST_DIR")).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// See the module's documentation.
+pub(crate) struct Report {
+    machine: Machine,
+    compared: Vec<[String; 8]>,
+    alone: Vec<[String; 5]>,
+    waits: Vec<[String; 4]>,
+}
+
+impl Report {
+    pub(crate) fn begin(machine: Machine) -> Report {
+        machine.lines.iter().for_each(|line| println!("{line}"));
+        Report { machine, compared: Vec::new(), alone: Vec::new(), waits: Vec::new() }
+    }
+
+    /// Notes what was measured beside a yardstick.
+    pub(crate) fn compared(&mut self, title: &str, yardstick: &str, rows: u64, costs: &Comparison) {
+        let rate = |costs: &[Cost]| per_second(rows, median(costs, |cost| cost.wall));
+        let ratios = || costs.yardstick.iter().zip(&costs.ours).map(|(theirs, ours)| ratio(theirs.wall, ours.wall));
+        let (lowest, highest) = (ratios().fold(f64::MAX, f64::min), ratios().fold(0.0, f64::max));
+        let typical = ratio(median(&costs.yardstick, |cost| cost.wall), median(&costs.ours, |cost| cost.wall));
+        let cells = [
+            title.to_owned(),
+            yardstick.to_owned(),
+            thousands(rows),
+            rate(&costs.yardstick),
+            rate(&costs.ours),
+            format!("**{typical:.2}** ({lowest:.2} to {highest:.2})"),
+            micros_per_row(rows, &costs.ours),
+            mebibytes(&costs.ours),
+        ];
+        println!("{}", line(&cells));
+        self.compared.push(cells);
+    }
+
+    /// Notes what has no yardstick.
+    pub(crate) fn alone(&mut self, title: &str, rows: u64, costs: &[Cost]) {
+        let wall = median(costs, |cost| cost.wall);
+        let cells = [
+            title.to_owned(),
+            thousands(rows),
+            format!("{:.2} s", wall.as_secs_f64()),
+            per_second(rows, wall),
+            mebibytes(costs),
+        ];
+        println!("{}", line(&cells));
+        self.alone.push(cells);
+    }
+
+    /// Notes how long something was waited for.
+    pub(crate) fn waits(&mut self, title: &str, mut waited: Vec<Duration>) {
+        waited.sort_unstable();
+        let shown = |at: usize| waited.get(at).map_or("none".to_owned(), |wait| format!("{} ms", wait.as_millis()));
+        let cells = [title.to_owned(), shown(0), shown(waited.len() / 2), shown(waited.len().saturating_sub(1))];
+        println!("{}", line(&cells));
+        self.waits.push(cells);
+    }
+
+    /// Writes the page.
+    pub(crate) fn write(&self) -> Result<()> {
+        let mut page = format!("# Results\n\n{INTRODUCTION}\n\n- command: `make bench`\n");
+        self.machine.lines.iter().for_each(|text| page.push_str(&format!("{text}\n")));
+        let compared =
+            ["what", "yardstick", "rows", "yardstick rows/s", "ours rows/s", "ratio", "our µs/row", "peak MiB"];
+        page.push_str(&table(&compared, &self.compared));
+        page.push_str(&table(&["what", "rows", "time", "rows/s", "peak MiB"], &self.alone));
+        page.push_str(&table(&["what", "shortest", "median", "longest"], &self.waits));
+        fs::write(PAGE, page)?;
+        println!("written to {PAGE}");
+        Ok(())
+    }
+}
+
+fn table<const N: usize>(head: &[&str; N], rows: &[[String; N]]) -> String {
+    let rule = ["---"; N].map(str::to_owned);
+    let lines: Vec<String> = rows.iter().map(line).collect();
+    format!("\n{}\n{}\n{}\n", line(&head.map(str::to_owned)), line(&rule), lines.join("\n"))
+}
+
+fn line<const N: usize>(cells: &[String; N]) -> String {
+    format!("| {} |", cells.join(" | "))
+}
+
+fn median<T: Ord + Copy>(costs: &[Cost], of: impl Fn(&Cost) -> T) -> T {
+    let mut values: Vec<T> = costs.iter().map(of).collect();
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+fn ratio(theirs: Duration, ours: Duration) -> f64 {
+    theirs.as_secs_f64() / ours.as_secs_f64()
+}
+
+fn per_second(rows: u64, time: Duration) -> String {
+    thousands((rows as f64 / time.as_secs_f64()) as u64)
+}
+
+fn micros_per_row(rows: u64, costs: &[Cost]) -> String {
+    format!("{:.2}", median(costs, |cost| cost.processor).as_secs_f64() * 1e6 / rows as f64)
+}
+
+fn mebibytes(costs: &[Cost]) -> String {
+    let most = costs.iter().map(|cost| cost.peak_bytes).max().unwrap_or(0);
+    (most >> 20).to_string()
+}
+
+/// `1234567` as `1,234,567`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
