@@ -119,7 +119,7 @@ async fn an_init_that_is_interrupted_anywhere_can_be_run_again() {
         assert!(interrupted > 2, "it was interrupted {interrupted} times only");
         assert_eq!(slots(&database).await, 1);
         database
-            .run("UPDATE journal SET step = step + 1; INSERT INTO journal SELECT 99, g FROM generate_series(1, 9) g")
+            .run("UPDATE journal SET step = step + 100; INSERT INTO journal SELECT 99, g FROM generate_series(1, 9) g")
             .await;
         let state = State::of(&database).await;
         site.catch_up();
@@ -180,7 +180,6 @@ async fn the_slot_of_an_init_killed_at_its_very_end_is_replaced() {
     site.init();
     assert_eq!(slots(&database).await, 1);
     assert_eq!(site.present(&TableName::new("public", "t")).await.lines().count(), 3);
-    site.expect_each_once([&TableName::new("public", "t")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
