@@ -85,7 +85,7 @@ impl Workload {
         for slot in [&slot, PRISTINE, "yardstick"] {
             drop_slot(lab, slot)?;
         }
-        Ok(lab.sql("postgres", &format!("DROP DATABASE {}", self.database)).map(drop)?)
+        lab.sql("postgres", &format!("DROP DATABASE {}", self.database)).map(drop)
     }
 
     /// The name that `init` gives it.
