@@ -4,6 +4,7 @@
 
 mod architecture;
 mod cli;
+mod demo;
 mod dependencies;
 mod init;
 mod interruptions;
