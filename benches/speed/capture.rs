@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Result;
-use super::lab::{Lab, ROW, compare, settle};
+use super::lab::{Lab, ROW, compare, settle, slot_of};
 use super::process::{self, Cost};
 use super::report::Report;
 
@@ -58,7 +58,7 @@ impl Workload {
     fn measure(&self, lab: &Lab, report: &mut Report) -> Result<()> {
         lab.database(self.database, self.present)?;
         let empty = lab.init(self.database)?;
-        let slot = self.slot();
+        let slot = slot_of(self.database);
         copy_slot(lab, &slot, PRISTINE)?;
         lab.sql(self.database, &self.changing())?;
         let end = lab.position(self.database)?;
@@ -81,16 +81,7 @@ impl Workload {
         }
         report.compared(self.title, "pg_recvlogical -f /dev/null", self.changes, &compared);
         lab.remove(&archive)?;
-        lab.remove(&empty)?;
-        for slot in [&slot, PRISTINE, "yardstick"] {
-            drop_slot(lab, slot)?;
-        }
-        lab.sql("postgres", &format!("DROP DATABASE {}", self.database)).map(drop)
-    }
-
-    /// The name that `init` gives it.
-    fn slot(&self) -> String {
-        format!("afterimage_{}", self.database)
+        lab.forget(self.database, &empty)
     }
 
     fn changing(&self) -> String {
@@ -123,13 +114,8 @@ impl Workload {
 
 /// Makes a slot at another one's position, in place of the one that has the name.
 fn copy_slot(lab: &Lab, from: &str, to: &str) -> Result<()> {
-    drop_slot(lab, to)?;
+    lab.drop_slots(&format!("slot_name = '{to}'"))?;
     let database =
         lab.sql("postgres", &format!("SELECT database FROM pg_replication_slots WHERE slot_name = '{from}'"))?;
     lab.sql(&database, &format!("SELECT pg_copy_logical_replication_slot('{from}', '{to}')")).map(drop)
-}
-
-pub(crate) fn drop_slot(lab: &Lab, slot: &str) -> Result<()> {
-    let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name";
-    lab.sql("postgres", &format!("{sql} = '{slot}'")).map(drop)
 }

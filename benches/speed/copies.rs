@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::Result;
-use super::capture::drop_slot;
 use super::lab::{Lab, compare, settle};
 use super::process::{self, Cost};
 use super::report::Report;
@@ -26,13 +25,11 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     report.compared("base image (afterimage init)", "COPY … TO STDOUT (FORMAT binary)", ROWS, &images);
     let exports = compare(|| copied("csv, HEADER"), || export(lab, &archive))?;
     report.compared("export as CSV", "COPY … TO STDOUT (FORMAT csv, HEADER)", ROWS, &exports);
-    lab.remove(&archive)?;
-    drop_slot(lab, &format!("afterimage_{DATABASE}"))?;
-    lab.sql("postgres", &format!("DROP DATABASE {DATABASE}")).map(drop)
+    lab.forget(DATABASE, &archive)
 }
 
 fn image(lab: &Lab, archive: &Path) -> Result<Cost> {
-    drop_slot(lab, &format!("afterimage_{DATABASE}"))?;
+    lab.drop_slots(&format!("database = '{DATABASE}'"))?;
     lab.remove(archive)?;
     settle()?;
     process::measure(lab.afterimage(DATABASE, archive).arg("init"))

@@ -4,8 +4,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use super::Result;
-use super::capture::drop_slot;
-use super::lab::{Lab, ROW};
+use super::lab::{Lab, ROW, wait_for_slot};
 use super::process;
 use super::report::Report;
 
@@ -25,28 +24,20 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
         process::stop(archiver)?;
         report.waits(&format!("commit to durable and acknowledged, idle source, {said}"), waited?);
     }
-    lab.remove(&archive)?;
-    drop_slot(lab, &format!("afterimage_{DATABASE}"))?;
-    lab.sql("postgres", &format!("DROP DATABASE {DATABASE}")).map(drop)
+    lab.forget(DATABASE, &archive)
 }
 
-/// The server looks by itself when the slot has passed a commit: nothing is polled over a connection.
 fn waits(lab: &Lab, archiver: &Child) -> Result<Vec<Duration>> {
-    let slot = format!("afterimage_{DATABASE}");
+    lab.wait_until_archived(DATABASE)?;
+    let wait = wait_for_slot(DATABASE, "pg_current_wal_insert_lsn()");
     let acknowledged = format!(
-        "DO $do$ DECLARE committed timestamptz; place pg_lsn; BEGIN
-             WHILE NOT (SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}') LOOP
-                 PERFORM pg_sleep(0.05);
-             END LOOP;
+        "DO $do$ DECLARE committed timestamptz; BEGIN
              FOR i IN 1..{COMMITS} LOOP
                  PERFORM pg_sleep(random());
                  INSERT INTO items SELECT {ROW} FROM (VALUES (i)) row (n);
                  COMMIT;
                  committed := clock_timestamp();
-                 place := pg_current_wal_insert_lsn();
-                 WHILE (SELECT confirmed_flush_lsn < place FROM pg_replication_slots WHERE slot_name = '{slot}') LOOP
-                     PERFORM pg_sleep(0.001);
-                 END LOOP;
+                 {wait}
                  INSERT INTO waits VALUES (extract(epoch FROM clock_timestamp() - committed));
                  COMMIT;
              END LOOP;

@@ -73,7 +73,8 @@ impl Lab {
     pub(crate) fn psql(&self, database: &str, sql: &str) -> Command {
         let mut command = self.client("psql", database);
         command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]);
-        command.args(["--command", sql]);
+        // What never comes must not be waited for.
+        command.args(["--command", sql]).env("PGOPTIONS", "-c statement_timeout=300s");
         command
     }
 
@@ -116,6 +117,25 @@ impl Lab {
         Ok(())
     }
 
+    /// Waits until a running archiver has everything up to now.
+    pub(crate) fn wait_until_archived(&self, database: &str) -> Result<()> {
+        let wait = wait_for_slot(database, "pg_current_wal_insert_lsn()");
+        self.sql(database, &format!("DO $do$ BEGIN {wait} END $do$")).map(drop)
+    }
+
+    /// Removes a database with its slots and its archive.
+    pub(crate) fn forget(&self, database: &str, archive: &Path) -> Result<()> {
+        self.remove(archive)?;
+        self.drop_slots(&format!("database = '{database}'"))?;
+        self.sql("postgres", &format!("DROP DATABASE {database}")).map(drop)
+    }
+
+    /// Drops the slots that meet a condition.
+    pub(crate) fn drop_slots(&self, condition: &str) -> Result<()> {
+        let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE";
+        self.sql("postgres", &format!("{sql} {condition}")).map(drop)
+    }
+
     /// Where the source's log ends.
     pub(crate) fn position(&self, database: &str) -> Result<String> {
         self.sql(database, "SELECT pg_current_wal_insert_lsn()")
@@ -143,6 +163,25 @@ impl Drop for Lab {
         // What stays lies in the build directory.
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The name that `init` gives a database's slot.
+pub(crate) fn slot_of(database: &str) -> String {
+    format!("afterimage_{database}")
+}
+
+/// A piece of PL/pgSQL that waits until the archiver has acknowledged a position. The server looks by itself: nothing is
+/// asked over a connection again and again.
+pub(crate) fn wait_for_slot(database: &str, position: &str) -> String {
+    format!(
+        "DECLARE reached pg_lsn := {position}; BEGIN
+             WHILE NOT (SELECT active AND confirmed_flush_lsn >= reached FROM pg_replication_slots
+                        WHERE slot_name = '{}') LOOP
+                 PERFORM pg_sleep(0.001);
+             END LOOP;
+         END;",
+        slot_of(database)
+    )
 }
 
 /// What the yardstick and we cost, round by round.

@@ -1,7 +1,6 @@
 //! SQL over many changes. There is no yardstick: PostgreSQL has forgotten them.
 
 use super::Result;
-use super::capture::drop_slot;
 use super::lab::Lab;
 use super::process;
 use super::report::Report;
@@ -25,7 +24,5 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
         }
         report.alone(title, ROWS, &costs);
     }
-    lab.remove(&archive)?;
-    drop_slot(lab, &format!("afterimage_{DATABASE}"))?;
-    lab.sql("postgres", &format!("DROP DATABASE {DATABASE}")).map(drop)
+    lab.forget(DATABASE, &archive)
 }

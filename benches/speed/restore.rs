@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::Result;
-use super::capture::drop_slot;
 use super::lab::{Lab, compare, settle};
 use super::process::{self, Cost};
 use super::report::Report;
@@ -20,7 +19,9 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     let file = lab.path("deleted.copy");
     let (file, condition) = (file.display(), format!("id % {ROWS} < {DELETED}"));
     lab.sql(DATABASE, &format!("\\copy (SELECT * FROM items WHERE {condition}) TO '{file}' (FORMAT binary)"))?;
-    let delete = || delete(lab, &condition, &archive);
+    // A restore waits until the archive has what the source has; a running archiver sees to that, under both alike.
+    let archiver = process::spawn(lab.afterimage(DATABASE, &archive).args(["run", "--flush-interval", "50ms"]))?;
+    let delete = || delete(lab, &condition);
     let compared = compare(
         || {
             delete()?;
@@ -30,22 +31,21 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
             delete()?;
             restore(lab, &archive, &before)
         },
-    )?;
+    );
+    process::stop(archiver)?;
     let present = lab.sql(DATABASE, "SELECT count(*) FROM items")?;
     if present != ROWS.to_string() {
         return Err(format!("{present} of {ROWS} rows are there after the restore").into());
     }
-    report.compared("restore of deleted rows", "COPY … FROM (FORMAT binary)", DELETED, &compared);
-    lab.remove(&archive)?;
-    drop_slot(lab, &format!("afterimage_{DATABASE}"))?;
-    lab.sql("postgres", &format!("DROP DATABASE {DATABASE}")).map(drop)
+    report.compared("restore of deleted rows", "COPY … FROM (FORMAT binary)", DELETED, &compared?);
+    lab.forget(DATABASE, &archive)
 }
 
 /// Leaves the table as it was before any round, and the archive knowing it.
-fn delete(lab: &Lab, condition: &str, archive: &Path) -> Result<()> {
+fn delete(lab: &Lab, condition: &str) -> Result<()> {
     lab.sql(DATABASE, &format!("DELETE FROM items WHERE {condition}"))?;
     lab.sql(DATABASE, "VACUUM items")?;
-    lab.catch_up(DATABASE, archive)?;
+    lab.wait_until_archived(DATABASE)?;
     settle()
 }
 
