@@ -164,8 +164,7 @@ fn has_mark(number: u64) -> bool {
 }
 
 fn relation(name: &TableName) -> RelationVersion {
-    let (oid, identity) = (1, Identity::Default);
-    RelationVersion { oid, name: name.clone(), identity, columns: Vec::new(), left_out: Vec::new() }
+    RelationVersion::new(1, name.clone(), Identity::Default, Vec::new())
 }
 
 fn schema() -> Arc<Schema> {

@@ -300,21 +300,12 @@ fn committer_gone() -> Failure {
 }
 
 fn relation_version(described: &pgoutput::Relation<'_>) -> RelationVersion {
-    let column = |column: &pgoutput::RelationColumn<'_>| Column {
-        name: column.name.to_owned(),
-        stored: String::new(),
-        type_oid: column.type_oid,
-        type_name: String::new(),
-        type_modifier: column.type_modifier,
-        key: column.key,
+    let column = |column: &pgoutput::RelationColumn<'_>| {
+        Column::new(column.name, column.type_oid, column.type_modifier, column.key)
     };
-    RelationVersion {
-        oid: described.oid,
-        name: TableName::new(described.schema, described.name),
-        identity: identity_of(described.identity),
-        columns: described.columns.iter().map(column).collect(),
-        left_out: Vec::new(),
-    }
+    let name = TableName::new(described.schema, described.name);
+    let columns = described.columns.iter().map(column).collect();
+    RelationVersion::new(described.oid, name, identity_of(described.identity), columns)
 }
 
 /// Whether two versions are the same to the source; stored and type names are the archive's.

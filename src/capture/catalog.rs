@@ -109,19 +109,13 @@ ORDER BY a.attnum";
 pub async fn relation(client: &Client, table: &SourceTable, names: StoredNames<'_>) -> Result<RelationVersion> {
     let rows = client.query(COLUMNS, &[&table.oid]).await?;
     let columns = rows.iter().map(|row| Column {
-        name: row.get(0),
-        stored: String::new(),
-        type_oid: row.get(1),
         type_name: row.get(2),
-        type_modifier: row.get(3),
-        key: row.get(4),
+        ..Column::new(row.get::<_, String>(0), row.get(1), row.get(3), row.get(4))
     });
+    let left_out = generated_columns(client, table.oid).await?;
     let mut relation = RelationVersion {
-        oid: table.oid,
-        name: table.name.clone(),
-        identity: table.identity,
-        columns: columns.collect(),
-        left_out: generated_columns(client, table.oid).await?,
+        left_out,
+        ..RelationVersion::new(table.oid, table.name.clone(), table.identity, columns.collect())
     };
     names.assign(&mut relation);
     Ok(relation)
@@ -159,7 +153,7 @@ impl StoredNames<'_> {
             .filter(|field| !crate::columnar::names::RESERVED.contains(&field.name().as_str()))
             .collect();
         for (at, column) in relation.columns.iter().enumerate() {
-            let wanted = Storage::of(column.type_oid, column.type_modifier).arrow_type();
+            let wanted = Storage::of_column(column).arrow_type();
             let found = free.iter().position(|field| {
                 field.data_type() == &wanted && source_column(field.name()).as_deref() == Some(&column.name)
             });
@@ -184,21 +178,8 @@ mod tests {
     use super::*;
 
     fn relation(columns: &[(&str, u32)]) -> RelationVersion {
-        let column = |&(name, type_oid): &(&str, u32)| Column {
-            name: name.into(),
-            stored: String::new(),
-            type_oid,
-            type_name: String::new(),
-            type_modifier: -1,
-            key: false,
-        };
-        RelationVersion {
-            oid: 1,
-            name: TableName::new("public", "t"),
-            identity: Identity::Default,
-            columns: columns.iter().map(column).collect(),
-            left_out: Vec::new(),
-        }
+        let columns = columns.iter().map(|&(name, type_oid)| Column::new(name, type_oid, -1, false)).collect();
+        RelationVersion::new(1, TableName::new("public", "t"), Identity::Default, columns)
     }
 
     fn stored(relation: &RelationVersion) -> Vec<&str> {

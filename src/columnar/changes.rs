@@ -62,7 +62,7 @@ pub fn image_table_schema(relation: &RelationVersion) -> SchemaRef {
 
 fn column_fields(relation: &RelationVersion) -> impl Iterator<Item = Field> {
     relation.columns.iter().map(|column| {
-        let storage = Storage::of(column.type_oid, column.type_modifier);
+        let storage = Storage::of_column(column);
         Field::new(&column.stored, storage.arrow_type(), true)
     })
 }
@@ -97,7 +97,7 @@ impl Columns {
     fn new(relation: &RelationVersion, positions: &[usize]) -> Columns {
         let builders = positions.iter().map(|&at| {
             let column = &relation.columns[at];
-            (column.stored.clone(), ColumnBuilder::new(&Storage::of(column.type_oid, column.type_modifier)))
+            (column.stored.clone(), ColumnBuilder::new(&Storage::of_column(column)))
         });
         let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
         Columns {

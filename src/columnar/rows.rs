@@ -39,7 +39,7 @@ impl<'a> RowReader<'a> {
         let reader = |column: &Option<&'a Column>| -> Result<Option<ColumnReader<'a>>> {
             let Some(column) = column else { return Ok(None) };
             let Some(array) = find(&column.stored) else { return Ok(None) };
-            let values = ValueReader::new(array.as_ref(), &Storage::of(column.type_oid, column.type_modifier))?;
+            let values = ValueReader::new(array.as_ref(), &Storage::of_column(column))?;
             Ok(Some(ColumnReader { stored: &column.stored, values }))
         };
         let columns = columns.iter().map(reader).collect::<Result<Vec<_>>>()?;

@@ -2,6 +2,8 @@
 
 use arrow::datatypes::{DataType, TimeUnit};
 
+use crate::model::Column;
+
 /// Oids of PostgreSQL's built-in types (`pg_type.dat`), the same in every version and database.
 mod oid {
     pub(super) const BOOL: u32 = 16;
@@ -52,6 +54,12 @@ pub enum Storage {
 }
 
 impl Storage {
+    /// How a column's values are stored.
+    pub fn of_column(column: &Column) -> Storage {
+        let (type_oid, type_modifier) = column.value_type();
+        Storage::of(type_oid, type_modifier)
+    }
+
     /// How values of the type are stored; `type_modifier` is `pg_attribute.atttypmod`, -1 for none.
     pub fn of(type_oid: u32, type_modifier: i32) -> Storage {
         match type_oid {

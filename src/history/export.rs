@@ -182,7 +182,7 @@ pub fn json_row(relation: &RelationVersion, row: &RowText) -> Map<String, Json> 
     let fields = relation.columns.iter().zip(row.fields());
     fields
         .map(|(column, field)| {
-            let storage = Storage::of(column.type_oid, column.type_modifier);
+            let storage = Storage::of_column(column);
             (column.name.clone(), field.map_or(Json::Null, |text| json_value(storage, text)))
         })
         .collect()

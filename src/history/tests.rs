@@ -20,20 +20,11 @@ const UNCHANGED: &str = "<unchanged>";
 
 fn relation(name: &str, oid: u32, identity: Identity, key: &[bool]) -> RelationVersion {
     let column = |at: usize| Column {
-        name: format!("Column {at}"),
         stored: format!("Column%20{at}"),
-        type_oid: TEXT,
         type_name: "text".into(),
-        type_modifier: -1,
-        key: key[at],
+        ..Column::new(format!("Column {at}"), TEXT, -1, key[at])
     };
-    RelationVersion {
-        oid,
-        name: TableName::new("public", name),
-        identity,
-        columns: (0..key.len()).map(column).collect(),
-        left_out: Vec::new(),
-    }
+    RelationVersion::new(oid, TableName::new("public", name), identity, (0..key.len()).map(column).collect())
 }
 
 /// The bytes of an insert of these values, which [`decode`] turns into a tuple.

@@ -9,5 +9,5 @@ mod transaction;
 pub use lsn::{Lsn, Xid};
 pub use name::{TableName, TablePattern, quote_identifier, quote_literal};
 pub use point::{Point, PointSyntax};
-pub use relation::{Column, Identity, Operation, RelationVersion};
+pub use relation::{BaseType, Column, Identity, Operation, RelationVersion};
 pub use transaction::{Commit, Mark, OperationCounts, RelationRecord, RestoreRecord, Transaction};

@@ -72,6 +72,46 @@ pub struct Column {
     pub type_modifier: i32,
     /// Part of the replica identity.
     pub key: bool,
+    /// Its number in the source's catalogue (`pg_attribute.attnum`), which a rename keeps; 0 where it is not known.
+    #[serde(default)]
+    pub number: i16,
+    /// For a domain, the type at its bottom, whose values it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseType>,
+    /// The text that rows from before the column was added show for it, where it was added with a constant default
+    /// (`pg_attribute.attmissingval`); without it they show NULL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// The type at the bottom of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BaseType {
+    pub oid: u32,
+    /// The type modifier, -1 for none.
+    pub modifier: i32,
+}
+
+impl Column {
+    /// A column of which no more is known than what the stream says.
+    pub fn new(name: impl Into<String>, type_oid: u32, type_modifier: i32, key: bool) -> Column {
+        Column {
+            name: name.into(),
+            stored: String::new(),
+            type_oid,
+            type_name: String::new(),
+            type_modifier,
+            key,
+            number: 0,
+            base: None,
+            missing: None,
+        }
+    }
+
+    /// Oid and modifier of the type whose values the column has: a domain's bottom, any other type itself.
+    pub fn value_type(&self) -> (u32, i32) {
+        self.base.map_or((self.type_oid, self.type_modifier), |base| (base.oid, base.modifier))
+    }
 }
 
 /// A table's columns and identity from one LSN on.
@@ -85,9 +125,20 @@ pub struct RelationVersion {
     /// Generated columns, which the source does not publish and the archive therefore does not have.
     #[serde(default)]
     pub left_out: Vec<String>,
+    /// A partitioned table, which has no rows of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partitioned: bool,
+    /// The partitioned table (`pg_class.oid`) whose partition it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<u32>,
 }
 
 impl RelationVersion {
+    /// An ordinary table of which no more is known than what the stream says.
+    pub fn new(oid: u32, name: TableName, identity: Identity, columns: Vec<Column>) -> RelationVersion {
+        RelationVersion { oid, name, identity, columns, left_out: Vec::new(), partitioned: false, parent: None }
+    }
+
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
