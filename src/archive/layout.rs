@@ -26,6 +26,9 @@ pub enum TablePath {
 pub enum LogTable {
     Transactions,
     Relations,
+    Ddl,
+    Messages,
+    Sequences,
     Marks,
     Gaps,
     Alerts,
@@ -34,9 +37,12 @@ pub enum LogTable {
 }
 
 impl LogTable {
-    pub const ALL: [LogTable; 7] = [
+    pub const ALL: [LogTable; 10] = [
         LogTable::Transactions,
         LogTable::Relations,
+        LogTable::Ddl,
+        LogTable::Messages,
+        LogTable::Sequences,
         LogTable::Marks,
         LogTable::Gaps,
         LogTable::Alerts,
@@ -48,6 +54,9 @@ impl LogTable {
         match self {
             LogTable::Transactions => "transactions",
             LogTable::Relations => "relations",
+            LogTable::Ddl => "ddl",
+            LogTable::Messages => "messages",
+            LogTable::Sequences => "sequences",
             LogTable::Marks => "marks",
             LogTable::Gaps => "gaps",
             LogTable::Alerts => "alerts",

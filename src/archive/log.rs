@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::layout::LogTable;
 use crate::failure::{Failure, Result};
 use crate::model::{
-    Commit, Identity, Lsn, Mark, OperationCounts, RelationRecord, RelationVersion, RestoreRecord, TableName,
-    Transaction, Xid,
+    Commit, DdlRecord, Identity, LogicalMessage, Lsn, Mark, OperationCounts, Position, RelationEvent, RelationRecord,
+    RelationVersion, RestoreRecord, SequenceSample, TableName, Transaction, Xid,
 };
 
 /// The columns of a log table that this version writes; `None` for those that it only reserves.
@@ -24,6 +24,9 @@ pub fn schema(table: LogTable) -> Option<SchemaRef> {
     match table {
         LogTable::Transactions => Some(Arc::clone(&TRANSACTIONS)),
         LogTable::Relations => Some(Arc::clone(&RELATIONS)),
+        LogTable::Ddl => Some(Arc::clone(&DDL)),
+        LogTable::Messages => Some(Arc::clone(&MESSAGES)),
+        LogTable::Sequences => Some(Arc::clone(&SEQUENCES)),
         LogTable::Marks => Some(Arc::clone(&MARKS)),
         LogTable::Restores => Some(Arc::clone(&RESTORES)),
         LogTable::Gaps | LogTable::Alerts | LogTable::Health => None,
@@ -65,8 +68,28 @@ static TRANSACTIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 static RELATIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let columns = ["schema", "table", "identity", "definition"].map(text);
-    Arc::new(Schema::new([vec![number("lsn"), number("oid")], columns.to_vec()].concat()))
+    let columns = ["schema", "table", "identity", "event", "definition", SOURCE_DEFINITION].map(text);
+    Arc::new(Schema::new([["lsn", "seq", "oid"].map(number).to_vec(), columns.to_vec()].concat()))
+});
+
+/// The column of `log/relations` with what the source said of the table: long, and seldom wanted.
+pub(super) const SOURCE_DEFINITION: &str = "source";
+
+static DDL: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let columns = ["tag", "statement", "user", "application", "client", "objects", "dropped", "failed"].map(text);
+    let place = vec![number("lsn"), number("seq"), time("ts"), number("xid")];
+    Arc::new(Schema::new([place, columns.to_vec()].concat()))
+});
+
+static MESSAGES: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let content = Field::new("content", DataType::Binary, true);
+    Arc::new(Schema::new(vec![number("lsn"), number("seq"), time("ts"), number("xid"), text("prefix"), content]))
+});
+
+static SEQUENCES: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let called = Field::new("called", DataType::Boolean, true);
+    let place = vec![number("lsn"), number("seq"), time("ts"), text("schema"), text("sequence")];
+    Arc::new(Schema::new([place, vec![number("value"), called]].concat()))
 });
 
 static MARKS: LazyLock<SchemaRef> =
@@ -134,11 +157,15 @@ fn stored_xid(xid: i64) -> Result<Xid> {
 #[derive(Serialize, Deserialize)]
 pub(super) struct RelationRow {
     lsn: i64,
+    seq: i64,
     oid: i64,
     schema: String,
     table: String,
     identity: Identity,
+    event: RelationEvent,
     definition: String,
+    #[serde(default)]
+    source: Option<String>,
 }
 
 impl LogRow for RelationRow {
@@ -146,24 +173,195 @@ impl LogRow for RelationRow {
     type Value = RelationRecord;
 
     fn value(self) -> Result<RelationRecord> {
-        Ok(RelationRecord { lsn: Lsn::from_i64(self.lsn), relation: parse_relation(&self.definition)? })
+        Ok(RelationRecord {
+            position: position(self.lsn, self.seq),
+            event: self.event,
+            relation: parse_relation(&self.definition)?,
+            definition: self.source,
+        })
     }
+}
+
+fn position(lsn: i64, seq: i64) -> Position {
+    Position { lsn: Lsn::from_i64(lsn), seq }
 }
 
 impl RareRow for RelationRow {
     fn lsn(record: &RelationRecord) -> Lsn {
-        record.lsn
+        record.position.lsn
     }
 
     fn of(record: &RelationRecord) -> Self {
         let relation = &record.relation;
         RelationRow {
-            lsn: record.lsn.as_i64(),
+            lsn: record.position.lsn.as_i64(),
+            seq: record.position.seq,
             oid: relation.oid.into(),
             schema: relation.name.schema.clone(),
             table: relation.name.table.clone(),
             identity: relation.identity,
+            event: record.event,
             definition: relation_json(relation),
+            source: record.definition.clone(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct DdlRow {
+    lsn: i64,
+    seq: i64,
+    ts: DateTime<Utc>,
+    xid: i64,
+    tag: String,
+    statement: Option<String>,
+    user: Option<String>,
+    application: Option<String>,
+    client: Option<String>,
+    objects: String,
+    dropped: String,
+    failed: Option<String>,
+}
+
+impl LogRow for DdlRow {
+    const TABLE: LogTable = LogTable::Ddl;
+    type Value = DdlRecord;
+
+    fn value(self) -> Result<DdlRecord> {
+        Ok(DdlRecord {
+            position: position(self.lsn, self.seq),
+            time: self.ts,
+            xid: stored_xid(self.xid)?,
+            tag: self.tag,
+            statement: self.statement,
+            user: self.user,
+            application: self.application,
+            client: self.client,
+            objects: self.objects,
+            dropped: self.dropped,
+            failed: self.failed,
+        })
+    }
+}
+
+impl RareRow for DdlRow {
+    fn lsn(record: &DdlRecord) -> Lsn {
+        record.position.lsn
+    }
+
+    fn of(record: &DdlRecord) -> Self {
+        DdlRow {
+            lsn: record.position.lsn.as_i64(),
+            seq: record.position.seq,
+            ts: record.time,
+            xid: record.xid.into(),
+            tag: record.tag.clone(),
+            statement: record.statement.clone(),
+            user: record.user.clone(),
+            application: record.application.clone(),
+            client: record.client.clone(),
+            objects: record.objects.clone(),
+            dropped: record.dropped.clone(),
+            failed: record.failed.clone(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct MessageRow {
+    lsn: i64,
+    seq: i64,
+    ts: DateTime<Utc>,
+    xid: Option<i64>,
+    prefix: String,
+    /// In hexadecimal, which is how bytes travel as JSON.
+    content: String,
+}
+
+impl LogRow for MessageRow {
+    const TABLE: LogTable = LogTable::Messages;
+    type Value = LogicalMessage;
+
+    fn value(self) -> Result<LogicalMessage> {
+        let digits = self
+            .content
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()));
+        let content = digits.collect::<Option<Vec<u8>>>();
+        Ok(LogicalMessage {
+            position: position(self.lsn, self.seq),
+            time: self.ts,
+            xid: self.xid.map(stored_xid).transpose()?,
+            prefix: self.prefix,
+            content: content.ok_or_else(|| Failure::failed("log/messages has content that is not hexadecimal"))?,
+        })
+    }
+}
+
+impl RareRow for MessageRow {
+    fn lsn(message: &LogicalMessage) -> Lsn {
+        message.position.lsn
+    }
+
+    fn of(message: &LogicalMessage) -> Self {
+        use std::fmt::Write as _;
+        let content = message.content.iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        MessageRow {
+            lsn: message.position.lsn.as_i64(),
+            seq: message.position.seq,
+            ts: message.time,
+            xid: message.xid.map(i64::from),
+            prefix: message.prefix.clone(),
+            content,
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct SequenceRow {
+    lsn: i64,
+    seq: i64,
+    ts: DateTime<Utc>,
+    schema: String,
+    sequence: String,
+    value: i64,
+    called: bool,
+}
+
+impl LogRow for SequenceRow {
+    const TABLE: LogTable = LogTable::Sequences;
+    type Value = SequenceSample;
+
+    fn value(self) -> Result<SequenceSample> {
+        Ok(SequenceSample {
+            position: position(self.lsn, self.seq),
+            time: self.ts,
+            name: TableName::new(self.schema, self.sequence),
+            value: self.value,
+            called: self.called,
+        })
+    }
+}
+
+impl RareRow for SequenceRow {
+    fn lsn(sample: &SequenceSample) -> Lsn {
+        sample.position.lsn
+    }
+
+    fn of(sample: &SequenceSample) -> Self {
+        SequenceRow {
+            lsn: sample.position.lsn.as_i64(),
+            seq: sample.position.seq,
+            ts: sample.time,
+            schema: sample.name.schema.clone(),
+            sequence: sample.name.table.clone(),
+            value: sample.value,
+            called: sample.called,
         }
     }
 }
@@ -321,5 +519,18 @@ mod tests {
         ];
         let batch = encode_transactions(&transactions).unwrap();
         assert_eq!(decode::<TransactionRow>(&batch).unwrap(), transactions);
+    }
+
+    #[test]
+    fn messages_keep_their_bytes() {
+        let message = LogicalMessage {
+            position: Position { lsn: Lsn(7), seq: 3 },
+            time: "2025-10-09T14:03:00.123456Z".parse().unwrap(),
+            xid: None,
+            prefix: "bytes".into(),
+            content: (0..=255).collect(),
+        };
+        let batch = encode::<MessageRow>([&message]).unwrap();
+        assert_eq!(decode::<MessageRow>(&batch).unwrap(), [message]);
     }
 }

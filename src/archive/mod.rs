@@ -26,4 +26,4 @@ pub use identity::{ArchiveIdentity, FORMAT};
 pub use layout::{LogTable, TablePath};
 pub use reader::{Archive, DataReader, Image, RELATION_KEY, Watermark, is_reserved};
 pub use store::Store;
-pub use writer::{ArchiveWriter, DurableLsn, Publication, stage_all};
+pub use writer::{ArchiveWriter, DurableLsn, Publication, existing_columns, stage_all};

@@ -23,12 +23,15 @@ use tokio::sync::Mutex;
 use super::delta::{DataFile, DeltaTable};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
-use super::log::{self, LogRow, MarkRow, RelationRow, RestoreRow, TransactionRow};
+use super::log::{self, DdlRow, LogRow, MarkRow, RelationRow, RestoreRow, SequenceRow, TransactionRow};
 use super::store::{Store, no_archive, object_path};
 use super::writer::{WATERMARK, WATERMARK_TIME};
 use crate::columnar::names;
 use crate::failure::{Failure, Result};
-use crate::model::{Commit, Lsn, Mark, RelationRecord, RelationVersion, RestoreRecord, TableName, Transaction};
+use crate::model::{
+    Commit, DdlRecord, Lsn, Mark, RelationEvent, RelationRecord, RelationVersion, RestoreRecord, SequenceSample,
+    TableName, Transaction,
+};
 
 /// Key of the relation version in a data file's metadata.
 pub const RELATION_KEY: &str = "afterimage.relation";
@@ -141,6 +144,22 @@ impl Archive {
         Ok(found)
     }
 
+    /// Every statement at or below the watermark that changed definitions, in commit order.
+    pub async fn ddl(&self, watermark: Lsn) -> Result<Vec<DdlRecord>> {
+        let mut found = self.log_rows::<DdlRow>().await?;
+        found.retain(|record| record.position.lsn < watermark);
+        found.sort_by_key(|record| record.position);
+        Ok(found)
+    }
+
+    /// Every sample of a sequence at or below the watermark, in commit order.
+    pub async fn sequences(&self, watermark: Lsn) -> Result<Vec<SequenceSample>> {
+        let mut found = self.log_rows::<SequenceRow>().await?;
+        found.retain(|sample| sample.position.lsn < watermark);
+        found.sort_by_key(|sample| sample.position);
+        Ok(found)
+    }
+
     /// Every restore at or below the watermark, in commit order.
     pub async fn restores(&self, watermark: Lsn) -> Result<Vec<RestoreRecord>> {
         let mut found = self.log_rows::<RestoreRow>().await?;
@@ -149,26 +168,42 @@ impl Archive {
         Ok(found)
     }
 
-    /// Every relation version, oldest first.
+    /// Every relation version, oldest first, without the source's own descriptions.
     pub async fn relations(&self) -> Result<Vec<RelationRecord>> {
-        let mut found = self.log_rows::<RelationRow>().await?;
+        let schema = log::schema(LogTable::Relations);
+        let columns = schema.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().as_str()));
+        let columns: Vec<&str> = columns.filter(|name| *name != log::SOURCE_DEFINITION).collect();
+        let mut found = self.log_rows_of::<RelationRow>(Some(&columns)).await?;
         // A version from before the archive's beginning is what an interrupted `init` left.
-        found.retain(|record| record.lsn >= self.identity.start_lsn);
-        found.sort_by(|a, b| (a.lsn, &a.relation.name).cmp(&(b.lsn, &b.relation.name)));
+        found.retain(|record| record.position.lsn >= self.identity.start_lsn);
+        found.sort_by(|a, b| (a.position, &a.relation.name).cmp(&(b.position, &b.relation.name)));
         Ok(found)
     }
 
-    /// The tables that had a relation version at or before an LSN, each with its latest one.
+    /// Every table that there ever was, under every name that it had, with the latest version under that name.
+    pub async fn tables_ever(&self) -> Result<HashMap<TableName, RelationVersion>> {
+        let records = self.relations().await?;
+        Ok(records.into_iter().map(|record| (record.relation.name.clone(), record.relation)).collect())
+    }
+
+    /// The tables that there were at an LSN, each with its latest version; those without rows of their own too.
     pub async fn tables_at(&self, at: Lsn) -> Result<HashMap<TableName, RelationVersion>> {
-        let known = self.relations().await?.into_iter().filter(|record| record.lsn <= at);
-        Ok(known.map(|record| (record.relation.name.clone(), record.relation)).collect())
+        let records = self.relations().await?;
+        let known = records.into_iter().filter(|record| record.position.lsn <= at);
+        let latest: HashMap<u32, RelationRecord> = known.map(|record| (record.relation.oid, record)).collect();
+        let present = latest.into_values().filter(|record| record.event != RelationEvent::Dropped);
+        Ok(present.map(|record| (record.relation.name.clone(), record.relation)).collect())
     }
 
     async fn log_rows<R: LogRow>(&self) -> Result<Vec<R::Value>> {
+        self.log_rows_of::<R>(None).await
+    }
+
+    async fn log_rows_of<R: LogRow>(&self, columns: Option<&[&str]>) -> Result<Vec<R::Value>> {
         let mut values = Vec::new();
         if let Some(table) = self.log_table(R::TABLE).await? {
             for file in table.files(None).await? {
-                for batch in self.read(&file, None).await?.batches().await? {
+                for batch in self.read(&file, columns).await?.batches().await? {
                     values.extend(log::decode::<R>(&batch)?);
                 }
             }

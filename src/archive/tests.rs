@@ -20,7 +20,9 @@ use object_store::{
 
 use super::*;
 use crate::failure::{Category, Result};
-use crate::model::{Commit, Identity, Lsn, Mark, RelationRecord, RelationVersion, TableName, Transaction};
+use crate::model::{
+    Commit, Identity, Lsn, Mark, Position, RelationEvent, RelationRecord, RelationVersion, TableName, Transaction,
+};
 
 /// What a store does with one put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +169,11 @@ fn relation(name: &TableName) -> RelationVersion {
     RelationVersion::new(1, name.clone(), Identity::Default, Vec::new())
 }
 
+fn record(lsn: Lsn, name: &TableName) -> RelationRecord {
+    let (position, event) = (Position::before(lsn), RelationEvent::Described);
+    RelationRecord { position, event, relation: relation(name), definition: None }
+}
+
 fn schema() -> Arc<Schema> {
     Arc::new(Schema::new(vec![Field::new("_lsn", DataType::Int64, true), Field::new("_seq", DataType::Int64, true)]))
 }
@@ -194,7 +201,7 @@ async fn begin(store: &Store) -> Result<()> {
     let mut writer = ArchiveWriter::claim(store).await?;
     writer.require_nothing_since(START).await?;
     let relations = ["often", "seldom"].map(|name| TableName::new("public", name));
-    let relations = relations.iter().map(|name| RelationRecord { lsn: START, relation: relation(name) }).collect();
+    let relations = relations.iter().map(|name| record(START, name)).collect();
     writer.publish(&Publication { end: START, time: time(0), relations, ..Publication::default() }).await?;
     writer.begin(&identity()).await
 }
@@ -314,7 +321,7 @@ async fn seen(objects: &Arc<InMemory>) -> Seen {
     let transactions: Vec<Lsn> = transactions.iter().map(|transaction| transaction.commit.lsn).collect();
     assert_eq!(commits, transactions);
     let marks = archive.marks(watermark).await.unwrap().into_iter().map(|mark| mark.name).collect();
-    let relations = archive.relations().await.unwrap().iter().map(|record| record.lsn).collect();
+    let relations = archive.relations().await.unwrap().iter().map(|record| record.position.lsn).collect();
     Seen { watermark, transactions, marks, relations, rows }
 }
 
@@ -541,7 +548,7 @@ async fn an_interrupted_beginning_leaves_nothing_to_see() {
         let start_lsn = Lsn(START.0 + 7);
         let mut writer = ArchiveWriter::claim(&store).await.unwrap();
         writer.require_nothing_since(start_lsn).await.unwrap();
-        let relations = vec![RelationRecord { lsn: start_lsn, relation: relation(&TableName::new("public", "often")) }];
+        let relations = vec![record(start_lsn, &TableName::new("public", "often"))];
         let publication = Publication { end: start_lsn, time: time(1), relations, ..Publication::default() };
         writer.publish(&publication).await.unwrap();
         writer.begin(&ArchiveIdentity { start_lsn, ..identity() }).await.unwrap();

@@ -24,10 +24,12 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use super::delta::{Appended, DeltaTable, FileContent, StagedFile, stage};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
-use super::log::{self, MarkRow, RareRow, RelationRow, RestoreRow};
+use super::log::{self, DdlRow, MarkRow, MessageRow, RareRow, RelationRow, RestoreRow, SequenceRow};
 use super::store::Store;
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, Mark, RelationRecord, RestoreRecord, TableName, Transaction};
+use crate::model::{
+    DdlRecord, LogicalMessage, Lsn, Mark, RelationRecord, RestoreRecord, SequenceSample, TableName, Transaction,
+};
 
 /// Up to which LSN a table has its rows.
 const APPLIED: &str = "afterimage.applied";
@@ -61,6 +63,9 @@ pub struct Publication {
     pub changes: Vec<(TableName, Vec<StagedFile>)>,
     pub transactions: Vec<Transaction>,
     pub relations: Vec<RelationRecord>,
+    pub ddl: Vec<DdlRecord>,
+    pub messages: Vec<LogicalMessage>,
+    pub sequences: Vec<SequenceSample>,
     pub marks: Vec<Mark>,
     pub restores: Vec<RestoreRecord>,
 }
@@ -145,21 +150,6 @@ impl ArchiveWriter {
         Ok(table.applied)
     }
 
-    /// The columns that the archive has for a source table so far, in its images and its changes.
-    pub async fn existing_columns(&self, name: &TableName) -> Result<Option<Schema>> {
-        let mut fields: Vec<FieldRef> = Vec::new();
-        for path in [TablePath::Changes(name.clone()), TablePath::Images(name.clone())] {
-            if let Some(table) = DeltaTable::open(&self.store, &path).await? {
-                for field in table.schema()?.fields() {
-                    if !fields.iter().any(|known| known.name() == field.name()) {
-                        fields.push(Arc::clone(field));
-                    }
-                }
-            }
-        }
-        Ok((!fields.is_empty()).then(|| Schema::new(fields)))
-    }
-
     async fn open(&mut self, path: TablePath, schema: &Schema) -> Result<&mut OpenTable> {
         match self.tables.entry(path) {
             Entry::Occupied(open) => Ok(open.into_mut()),
@@ -192,6 +182,9 @@ impl ArchiveWriter {
         }
         let end = publication.end;
         self.open_log::<RelationRow>(&publication.relations).await?;
+        self.open_log::<DdlRow>(&publication.ddl).await?;
+        self.open_log::<MessageRow>(&publication.messages).await?;
+        self.open_log::<SequenceRow>(&publication.sequences).await?;
         self.open_log::<MarkRow>(&publication.marks).await?;
         self.open_log::<RestoreRow>(&publication.restores).await?;
         let mut work: Vec<(TablePath, Vec<StagedFile>)> = Vec::new();
@@ -199,6 +192,9 @@ impl ArchiveWriter {
             work.push((TablePath::Changes(name.clone()), files.clone()));
         }
         self.stage_log::<RelationRow>(&publication.relations, &mut work).await?;
+        self.stage_log::<DdlRow>(&publication.ddl, &mut work).await?;
+        self.stage_log::<MessageRow>(&publication.messages, &mut work).await?;
+        self.stage_log::<SequenceRow>(&publication.sequences, &mut work).await?;
         self.stage_log::<MarkRow>(&publication.marks, &mut work).await?;
         self.stage_log::<RestoreRow>(&publication.restores, &mut work).await?;
         self.apply(work, end).await?;
@@ -341,6 +337,21 @@ fn overtaken(store: &Store) -> Failure {
 fn another_writer(store: &Store) -> Failure {
     Failure::refused(format!("archive {store}: another archiver has taken it over"))
         .remedy("one archiver per archive; stop one of the two")
+}
+
+/// The columns that an archive has for a source table so far, in its images and its changes.
+pub async fn existing_columns(store: &Store, name: &TableName) -> Result<Option<Schema>> {
+    let mut fields: Vec<FieldRef> = Vec::new();
+    for path in [TablePath::Changes(name.clone()), TablePath::Images(name.clone())] {
+        if let Some(table) = DeltaTable::open(store, &path).await? {
+            for field in table.schema()?.fields() {
+                if !fields.iter().any(|known| known.name() == field.name()) {
+                    fields.push(Arc::clone(field));
+                }
+            }
+        }
+    }
+    Ok((!fields.is_empty()).then(|| Schema::new(fields)))
 }
 
 /// Stages several files at once, in order.

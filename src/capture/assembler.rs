@@ -1,21 +1,29 @@
 //! From messages to batches of rows, and the decision when to publish.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::catalog::identity_of;
-use super::committer::{Job, Prepared};
+use super::addition::Addition;
+use super::committer::{Defined, Job, KnownRows, Prepared};
 use super::receiver::EventBatch;
+use super::settings::CaptureSettings;
 use crate::archive::Publication;
 use crate::columnar::ChangeBuilder;
+use crate::copy_format::TextRow;
 use crate::failure::{Failure, Result};
-use crate::model::{Column, Lsn, Operation, RelationVersion, TableName};
+use crate::model::{
+    Column, Identity, LogicalMessage, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion,
+    TableName,
+};
 use crate::pgoutput::{self, Message, OldTuple, Tuple};
 use crate::postgres::StreamEvent;
-use crate::transaction::{OpenTransaction, time_of, unix_micros};
+use crate::transaction::{
+    Cover, DDL_PREFIX, DdlMessage, IMAGE_PREFIX, OBSERVED, OpenTransaction, ROW_PREFIX, RelationNow, Rows,
+    SEQUENCES_PREFIX, sequence_samples, time_of, told_row, unix_micros,
+};
 
 /// When to stop by oneself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +42,19 @@ pub(super) struct Assembler {
     flush_interval: Duration,
     flush_bytes: usize,
     until: Until,
+    /// Whose DDL capture is ours.
+    publication: String,
+    /// Tables that need a base image are named here.
+    wanted_images: mpsc::UnboundedSender<u32>,
+    /// Tables whose rows are not known now.
+    unseen: HashSet<u32>,
+    /// Base images whose place in history has not been reached yet.
+    additions: Vec<Addition>,
+    /// Messages outside of transactions, which the next publication beyond them takes along.
+    messages: Vec<LogicalMessage>,
+    told: TextRow,
+    /// Tables that the open transaction was the first to show, and of which it has not said yet where they come from.
+    newcomers: Vec<u32>,
     /// Everything below is in the archive: transactions sent again are dropped.
     resume: Lsn,
     targets: HashMap<u32, Target>,
@@ -49,8 +70,9 @@ pub(super) struct Assembler {
 /// Where the rows of a relation go.
 struct Target {
     relation: Arc<RelationVersion>,
-    /// Rows of transactions with a smaller commit LSN are in the table already.
-    applied: Lsn,
+    /// Rows of transactions with a smaller commit LSN are in the table already. `None` before the table is ready for rows,
+    /// since most relation versions get none.
+    applied: Option<Lsn>,
     /// Rows that wait to be written; `None` where there are none, since most tables are idle.
     builder: Option<ChangeBuilder>,
 }
@@ -58,16 +80,25 @@ struct Target {
 impl Assembler {
     pub(super) fn new(
         jobs: mpsc::Sender<Job>,
-        flush_interval: Duration,
-        flush_bytes: usize,
+        settings: &CaptureSettings,
+        publication: String,
+        wanted_images: mpsc::UnboundedSender<u32>,
+        unseen: HashSet<u32>,
         resume: Lsn,
         until: Until,
     ) -> Assembler {
         Assembler {
             jobs,
-            flush_interval,
-            flush_bytes,
+            flush_interval: settings.flush_interval,
+            flush_bytes: settings.flush_bytes,
             until,
+            publication,
+            wanted_images,
+            unseen,
+            additions: Vec::new(),
+            messages: Vec::new(),
+            told: TextRow::new(),
+            newcomers: Vec::new(),
             resume,
             targets: HashMap::new(),
             open: None,
@@ -83,6 +114,7 @@ impl Assembler {
     pub(super) async fn run(
         mut self,
         mut events: mpsc::Receiver<EventBatch>,
+        mut additions: mpsc::Receiver<Addition>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<()> {
         loop {
@@ -96,6 +128,7 @@ impl Assembler {
                     // The receiver says why; what is whole is published by the next session.
                     None => return Ok(()),
                 },
+                Some(addition) = additions.recv() => self.additions.push(addition),
                 // While a transaction is open its end decides, not the clock.
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() && self.open.is_none() => {}
                 // An error means that nobody can stop us any more.
@@ -177,23 +210,31 @@ impl Assembler {
             Message::Commit { commit_lsn, end_lsn, time } => return self.commit(commit_lsn, end_lsn, time).await,
             Message::Relation(relation) => return self.relation(relation).await,
             Message::Insert { relation, new } => {
+                self.make_ready(relation).await?;
                 return self.change(relation, Operation::Insert, None, Some(&new));
             }
             Message::Update { relation, old, new } => {
+                self.make_ready(relation).await?;
                 return self.change(relation, Operation::Update, old.as_ref(), Some(&new));
             }
             Message::Delete { relation, old } => {
+                self.make_ready(relation).await?;
                 return self.change(relation, Operation::Delete, Some(&old), None);
             }
             Message::Truncate { relations, .. } => {
                 for relation in relations {
+                    self.make_ready(relation).await?;
                     self.change(relation, Operation::Truncate, None, None)?;
                 }
             }
+            Message::Logical { transactional: true, .. } if self.skipping => {}
             Message::Logical { transactional: true, prefix, content, .. } => {
-                self.open.as_mut().ok_or_else(outside_transaction)?.message(prefix, content);
+                return self.transactional_message(prefix, content).await;
             }
-            Message::Logical { transactional: false, .. } | Message::Origin { .. } | Message::Type { .. } => {}
+            Message::Logical { transactional: false, lsn, prefix, content } => {
+                self.message_of_none(lsn, prefix, content)
+            }
+            Message::Origin { .. } | Message::Type { .. } => {}
         }
         Ok(())
     }
@@ -213,11 +254,124 @@ impl Assembler {
             target.ok_or_else(|| Failure::failed(format!("the source sent a change of the unknown relation {oid}")))?;
         let transaction = self.open.as_mut().ok_or_else(outside_transaction)?;
         let place = transaction.next_place(&target.relation.name, operation);
-        if place.lsn < target.applied {
+        if target.has(place.lsn) {
             return Ok(());
         }
         let builder = target.builder.get_or_insert_with(|| ChangeBuilder::new(&target.relation));
         builder.push(place, operation, old, new)
+    }
+
+    /// Readies a table for rows of a version that was described but has had none.
+    async fn make_ready(&mut self, oid: u32) -> Result<()> {
+        let Some(target) = self.targets.get(&oid).filter(|target| target.applied.is_none()) else { return Ok(()) };
+        let relation = target.relation.as_ref().clone();
+        self.prepare(relation).await
+    }
+
+    async fn transactional_message(&mut self, prefix: &str, content: &[u8]) -> Result<()> {
+        match prefix {
+            ROW_PREFIX => return self.told_row(content).await,
+            // Anybody can write anything under any prefix, and what is not ours is kept as it is.
+            DDL_PREFIX => match DdlMessage::parse(content) {
+                Ok(message) if message.publication == self.publication => return self.ddl(message).await,
+                Ok(_) => {}
+                Err(failure) => tracing::warn!("{failure}"),
+            },
+            _ => {}
+        }
+        self.open.as_mut().ok_or_else(outside_transaction)?.message(prefix, content);
+        Ok(())
+    }
+
+    /// A message outside of any transaction is at its own place.
+    fn message_of_none(&mut self, lsn: Lsn, prefix: &str, content: &[u8]) {
+        if lsn < self.resume {
+            return;
+        }
+        self.messages.push(LogicalMessage {
+            position: Position { lsn, seq: -1 },
+            time: self.pending.time,
+            xid: None,
+            prefix: prefix.to_owned(),
+            content: content.to_vec(),
+        });
+    }
+
+    /// What a statement did to definitions.
+    async fn ddl(&mut self, message: DdlMessage) -> Result<()> {
+        if let Some(problem) = &message.failed {
+            tracing::warn!("the source could not describe what {} did: {problem}", message.tag);
+        }
+        for now in message.relations.iter().filter(|now| now.definition.is_table()) {
+            self.define(now, message.tag == OBSERVED).await?;
+        }
+        for oid in message.dropped_tables() {
+            self.drop_table(oid).await?;
+        }
+        self.open.as_mut().ok_or_else(outside_transaction)?.ddl(message);
+        Ok(())
+    }
+
+    async fn define(&mut self, now: &RelationNow, observed: bool) -> Result<()> {
+        let oid = now.definition.oid();
+        let transaction = self.open.as_mut().ok_or_else(outside_transaction)?;
+        let mut since = transaction.next_position();
+        let event = event_of(now);
+        self.newcomers.retain(|newcomer| *newcomer != oid);
+        if event == RelationEvent::Created {
+            // Its first rows may have come before it was described.
+            since = Position::before(transaction.commit_lsn());
+        }
+        // Rows of the version before go out with the columns that they have.
+        self.write_rows_of(oid).await?;
+        let (reply, defined) = oneshot::channel();
+        self.send(Job::Define { definition: now.definition.clone(), event, observed, since, reply }).await?;
+        let Defined { relation, event, record } = defined.await.map_err(|_| committer_gone())?;
+        let covered = now.definition.is_logged_table() && now.cover != Cover::None;
+        match event {
+            RelationEvent::Unseen => drop(self.unseen.insert(oid)),
+            RelationEvent::Created | RelationEvent::Rewritten => drop(self.unseen.remove(&oid)),
+            RelationEvent::Described | RelationEvent::Dropped => {}
+        }
+        if covered && self.unseen.contains(&oid) {
+            self.want_image(oid);
+        }
+        self.pending.relations.extend(record);
+        if covered {
+            self.targets.insert(oid, Target { relation: Arc::new(relation), applied: None, builder: None });
+        } else {
+            self.targets.remove(&oid);
+        }
+        Ok(())
+    }
+
+    async fn drop_table(&mut self, oid: u32) -> Result<()> {
+        let since = self.open.as_mut().ok_or_else(outside_transaction)?.next_position();
+        self.write_rows_of(oid).await?;
+        self.targets.remove(&oid);
+        let (reply, dropped) = oneshot::channel();
+        self.send(Job::Drop { oid, since, reply }).await?;
+        self.pending.relations.extend(dropped.await.map_err(|_| committer_gone())?);
+        Ok(())
+    }
+
+    /// One of the rows of a table that was written anew, or is seen for the first time.
+    async fn told_row(&mut self, content: &[u8]) -> Result<()> {
+        let Some((oid, row)) = told_row(content) else { return Ok(()) };
+        self.make_ready(oid).await?;
+        let Some(target) = self.targets.get_mut(&oid) else { return Ok(()) };
+        let place = self.open.as_mut().ok_or_else(outside_transaction)?.uncounted_place();
+        if target.has(place.lsn) {
+            return Ok(());
+        }
+        self.told.read_composite(row, target.relation.columns.len())?;
+        let builder = target.builder.get_or_insert_with(|| ChangeBuilder::new(&target.relation));
+        builder.push_row(place, Operation::Snapshot, self.told.fields())
+    }
+
+    fn want_image(&self, oid: u32) {
+        // Whoever takes images ends only with the session.
+        let _ = self.wanted_images.send(oid);
     }
 
     async fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn, time: i64) -> Result<()> {
@@ -226,11 +380,28 @@ impl Assembler {
             return Ok(());
         }
         let committed = open.commit(commit_lsn, end_lsn)?;
+        self.note_newcomers(commit_lsn);
         self.pending.transactions.push(committed.transaction);
         self.pending.marks.extend(committed.marks);
         self.pending.restores.extend(committed.restores);
+        self.pending.ddl.extend(committed.ddl);
+        self.pending.messages.extend(committed.messages);
         self.advance(end_lsn, unix_micros(time));
         if self.due() || self.pending.transactions.len() >= MAX_TRANSACTIONS { self.flush().await } else { Ok(()) }
+    }
+
+    /// Of a table that is just there, rows of before are not known.
+    fn note_newcomers(&mut self, commit_lsn: Lsn) {
+        for oid in std::mem::take(&mut self.newcomers) {
+            let Some(target) = self.targets.get(&oid) else { continue };
+            self.pending.relations.push(RelationRecord {
+                position: Position::before(commit_lsn),
+                event: RelationEvent::Unseen,
+                relation: target.relation.as_ref().clone(),
+                definition: None,
+            });
+            self.want_image(oid);
+        }
     }
 
     /// A relation message comes once a session and after every change of a table's definition.
@@ -241,12 +412,23 @@ impl Assembler {
         }
         // Rows of the version before go out with the columns that they have.
         self.write_rows_of(relation.oid).await?;
+        self.prepare(relation).await
+    }
+
+    async fn prepare(&mut self, relation: RelationVersion) -> Result<()> {
         let (reply, prepared) = oneshot::channel();
-        let since = self.open.as_ref().map_or(self.pending.end, OpenTransaction::commit_lsn);
+        let end = Position::before(self.pending.end);
+        let since = self.open.as_ref().map_or(end, OpenTransaction::position);
         self.send(Job::Prepare { relation, since, reply }).await?;
-        let Prepared { relation, applied, record } = prepared.await.map_err(|_| committer_gone())?;
+        let Prepared { relation, applied, record, rows } = prepared.await.map_err(|_| committer_gone())?;
+        match rows {
+            KnownRows::Yes => {}
+            KnownRows::No => self.want_image(relation.oid),
+            KnownRows::New => self.newcomers.push(relation.oid),
+        }
         self.pending.relations.extend(record);
-        self.targets.insert(relation.oid, Target { relation: Arc::new(relation), applied, builder: None });
+        let oid = relation.oid;
+        self.targets.insert(oid, Target { relation: Arc::new(relation), applied: Some(applied), builder: None });
         Ok(())
     }
 
@@ -278,13 +460,59 @@ impl Assembler {
         }
         self.write_rows().await?;
         let end = self.pending.end;
+        for message in self.messages.extract_if(.., |message| message.position.lsn < end) {
+            match message.prefix.as_str() {
+                SEQUENCES_PREFIX => self.pending.sequences.extend(sequence_samples(&message)),
+                IMAGE_PREFIX => {}
+                _ => self.pending.messages.push(message),
+            }
+        }
+        self.add_reached_images().await?;
         let publication = std::mem::replace(&mut self.pending, Publication { end, ..Publication::default() });
         self.published = end;
         self.send(Job::Publish(publication)).await
     }
 
+    /// Adds base images whose place the publication reaches: before, nobody could use them.
+    async fn add_reached_images(&mut self) -> Result<()> {
+        let end = self.pending.end;
+        let reached: Vec<Addition> = self.additions.extract_if(.., |addition| addition.lsn <= end).collect();
+        for Addition { lsn, image } in reached {
+            self.unseen.remove(&image.relation.oid);
+            self.pending.relations.push(RelationRecord {
+                position: Position::before(lsn),
+                event: RelationEvent::Described,
+                relation: image.relation.clone(),
+                definition: Some(image.definition.clone()),
+            });
+            self.send(Job::Image(image)).await?;
+        }
+        Ok(())
+    }
+
     async fn send(&mut self, job: Job) -> Result<()> {
         self.jobs.send(job).await.map_err(|_| committer_gone())
+    }
+}
+
+impl Target {
+    /// Whether the table has the rows of a transaction from before a crash.
+    fn has(&self, commit_lsn: Lsn) -> bool {
+        self.applied.is_some_and(|applied| commit_lsn < applied)
+    }
+}
+
+/// What a statement's effect on a table says of its rows.
+fn event_of(now: &RelationNow) -> RelationEvent {
+    if !now.definition.is_logged_table() {
+        // A partitioned table has none; those of an UNLOGGED table are not in the log.
+        return if now.definition.relation().partitioned { RelationEvent::Described } else { RelationEvent::Unseen };
+    }
+    match (now.cover, now.rows) {
+        (Cover::None | Cover::Pending, _) | (_, Some(Rows::Omitted)) => RelationEvent::Unseen,
+        (_, Some(Rows::Told)) => RelationEvent::Rewritten,
+        (_, None) if now.created => RelationEvent::Created,
+        (_, None) => RelationEvent::Described,
     }
 }
 
@@ -305,7 +533,7 @@ fn relation_version(described: &pgoutput::Relation<'_>) -> RelationVersion {
     };
     let name = TableName::new(described.schema, described.name);
     let columns = described.columns.iter().map(column).collect();
-    RelationVersion::new(described.oid, name, identity_of(described.identity), columns)
+    RelationVersion::new(described.oid, name, Identity::of_letter(described.identity.into()), columns)
 }
 
 /// Whether two versions are the same to the source; stored and type names are the archive's.

@@ -35,12 +35,15 @@ pub struct ImageProgress {
 pub(super) struct ImageJob {
     pub(super) table: SourceTable,
     pub(super) relation: RelationVersion,
+    /// What the source says of it, one JSON object.
+    pub(super) definition: String,
 }
 
 /// A table's image, its files not yet committed.
 #[derive(Debug)]
 pub(super) struct StagedImage {
     pub(super) relation: RelationVersion,
+    pub(super) definition: String,
     pub(super) files: Vec<StagedFile>,
 }
 
@@ -104,7 +107,7 @@ async fn copy_table(
     job: ImageJob,
     progress: &ImageProgress,
 ) -> Result<StagedImage> {
-    let ImageJob { table, relation } = job;
+    let ImageJob { table, relation, definition } = job;
     let columns: Vec<String> = relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
     let sql = format!("COPY (SELECT {} FROM ONLY {}) TO STDOUT", columns.join(", "), table.name.to_sql());
     let at_table = |failure: Failure| failure.context(format_args!("copying {}", table.name));
@@ -116,7 +119,7 @@ async fn copy_table(
         image.write_when_full().await?;
     }
     let files = image.finish().await?;
-    Ok(StagedImage { relation, files })
+    Ok(StagedImage { relation, definition, files })
 }
 
 /// The files of one table's image.

@@ -1,11 +1,13 @@
 //! The source's tables as its catalogue describes them.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
+use super::definitions;
 use crate::columnar::Storage;
 use crate::columnar::names::{ColumnNames, source_column};
 use crate::failure::Result;
-use crate::model::{Column, Identity, RelationVersion, TableName};
+use crate::model::{Identity, RelationVersion, TableName};
+use crate::transaction::Definition;
 
 /// An ordinary table of the source (partitions included, partitioned parents not: they hold no rows).
 #[derive(Debug, Clone)]
@@ -32,8 +34,11 @@ const TABLES: &str = "
 SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relpersistence::text,
        CASE c.relreplident
          WHEN 'f' THEN true
-         WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
-         WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid)
+         -- A deferrable key identifies nothing: the source's own UPDATE would fail.
+         WHEN 'd' THEN EXISTS (SELECT FROM pg_index i
+           WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate)
+         WHEN 'i' THEN EXISTS (SELECT FROM pg_index i
+           WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid AND i.indimmediate)
          ELSE false
        END,
        pg_has_role(c.relowner, 'USAGE'),
@@ -41,28 +46,56 @@ SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relpersistence::text
        c.reltuples::float8, pg_table_size(c.oid), o.rolname::text, o.rolsuper
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
 WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
-  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND ($1::oid IS NULL OR c.oid = $1)
 ORDER BY n.nspname, c.relname";
 
 /// Every ordinary table outside the system schemas.
 pub async fn tables(client: &Client) -> Result<Vec<SourceTable>> {
-    let rows = client.query(TABLES, &[]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| SourceTable {
-            oid: row.get(0),
-            name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
-            identity: identity_of(row.get::<_, String>(3).as_bytes().first().copied().unwrap_or(b'n')),
-            unlogged: row.get::<_, String>(4) == "u",
-            identity_usable: row.get(5),
-            owned: row.get(6),
-            readable: row.get(7),
-            estimated_rows: row.get(8),
-            bytes: row.get(9),
-            owner: row.get(10),
-            owner_is_superuser: row.get(11),
-        })
-        .collect())
+    let rows = client.query(TABLES, &[&None::<u32>]).await?;
+    Ok(rows.iter().map(source_table).collect())
+}
+
+/// One of them.
+pub async fn table(client: &Client, oid: u32) -> Result<Option<SourceTable>> {
+    let row = client.query_opt(TABLES, &[&Some(oid)]).await?;
+    Ok(row.as_ref().map(source_table))
+}
+
+fn source_table(row: &Row) -> SourceTable {
+    SourceTable {
+        oid: row.get(0),
+        name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+        identity: Identity::of_letter(row.get::<_, String>(3).chars().next().unwrap_or('n')),
+        unlogged: row.get::<_, String>(4) == "u",
+        identity_usable: row.get(5),
+        owned: row.get(6),
+        readable: row.get(7),
+        estimated_rows: row.get(8),
+        bytes: row.get(9),
+        owner: row.get(10),
+        owner_is_superuser: row.get(11),
+    }
+}
+
+/// What the source says of a relation, in the shape that DDL capture tells it in; `None` where it is gone.
+pub async fn describe(client: &Client, oid: u32) -> Result<Option<Definition>> {
+    let row = client.query_opt(definitions::DESCRIBE, &[&oid]).await?;
+    row.map(|row| Definition::parse(row.get(0))).transpose()
+}
+
+/// The partitioned tables outside the system schemas.
+pub async fn partitioned_tables(client: &Client) -> Result<Vec<u32>> {
+    let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE c.relkind = 'p' AND c.relpersistence = 'p'
+                 AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY c.oid";
+    Ok(client.query(sql, &[]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// Whether a publication has a table.
+pub async fn is_published(client: &Client, oid: u32, publication: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = $2 AND (p.puballtables
+                 OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $1)))";
+    Ok(client.query_one(sql, &[&oid, &publication]).await?.get(0))
 }
 
 const UNPUBLISHED: &str = "
@@ -71,54 +104,14 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
   AND NOT EXISTS (
-    SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-    WHERE r.prrelid = c.oid AND p.pubname = $1)
+    SELECT FROM pg_publication p WHERE p.pubname = $1 AND (p.puballtables AND c.relpersistence = 'p'
+      OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)))
 ORDER BY n.nspname, c.relname";
 
 /// The ordinary tables that the archive's publication does not have, by oid and name.
 pub async fn unpublished(client: &Client, publication: &str) -> Result<Vec<(u32, TableName)>> {
     let rows = client.query(UNPUBLISHED, &[&publication]).await?;
     Ok(rows.iter().map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)))).collect())
-}
-
-/// A replica identity by its letter in `pg_class.relreplident`.
-pub fn identity_of(letter: u8) -> Identity {
-    match letter {
-        b'd' => Identity::Default,
-        b'i' => Identity::Index,
-        b'f' => Identity::Full,
-        _ => Identity::Nothing,
-    }
-}
-
-const COLUMNS: &str = "
-SELECT a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), a.atttypmod,
-       COALESCE(a.attnum = ANY (key.columns), c.relreplident = 'f')
-FROM pg_class c
-JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-LEFT JOIN LATERAL (
-  SELECT i.indkey::int2[] AS columns FROM pg_index i
-  WHERE i.indrelid = c.oid
-    AND ((c.relreplident = 'd' AND i.indisprimary) OR (c.relreplident = 'i' AND i.indisreplident))
-) key ON true
-WHERE c.oid = $1
-ORDER BY a.attnum";
-
-/// The relation version of a table as the transaction of this client sees it. Generated columns are
-/// not in the stream and so not in the version.
-pub async fn relation(client: &Client, table: &SourceTable, names: StoredNames<'_>) -> Result<RelationVersion> {
-    let rows = client.query(COLUMNS, &[&table.oid]).await?;
-    let columns = rows.iter().map(|row| Column {
-        type_name: row.get(2),
-        ..Column::new(row.get::<_, String>(0), row.get(1), row.get(3), row.get(4))
-    });
-    let left_out = generated_columns(client, table.oid).await?;
-    let mut relation = RelationVersion {
-        left_out,
-        ..RelationVersion::new(table.oid, table.name.clone(), table.identity, columns.collect())
-    };
-    names.assign(&mut relation);
-    Ok(relation)
 }
 
 /// The generated columns of a table: what the stream leaves out (PostgreSQL manual, 29.6).
@@ -176,6 +169,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
+    use crate::model::Column;
 
     fn relation(columns: &[(&str, u32)]) -> RelationVersion {
         let columns = columns.iter().map(|&(name, type_oid)| Column::new(name, type_oid, -1, false)).collect();

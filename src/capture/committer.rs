@@ -8,20 +8,36 @@ use arrow::array::RecordBatch;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::assembler::same_source_relation;
+use super::base_image::StagedImage;
 use super::catalog::{self, StoredNames};
 use super::run::{Backoff, RunEvents, sleep_or_stop};
 use crate::archive::{
-    ArchiveWriter, DurableLsn, FileContent, Publication, RELATION_KEY, StagedFile, TablePath, log, stage,
+    ArchiveWriter, DurableLsn, FileContent, Publication, RELATION_KEY, StagedFile, TablePath, existing_columns, log,
+    stage,
 };
-use crate::columnar::change_schema;
+use crate::columnar::{change_schema, image_table_schema};
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, RelationRecord, RelationVersion, TableName};
+use crate::model::{Lsn, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
 use crate::postgres::Session;
+use crate::transaction::Definition;
 
 /// What the assembler asks for, in order.
 pub(super) enum Job {
     /// Make a table ready for rows of a relation version that holds from `since` on.
-    Prepare { relation: RelationVersion, since: Lsn, reply: oneshot::Sender<Prepared> },
+    Prepare { relation: RelationVersion, since: Position, reply: oneshot::Sender<Prepared> },
+    /// Note a relation version that the source described; its table is made ready only when rows come.
+    Define {
+        definition: Definition,
+        event: RelationEvent,
+        /// Only the catalogue was seen, and not the statement.
+        observed: bool,
+        since: Position,
+        reply: oneshot::Sender<Defined>,
+    },
+    /// Note that a table is gone.
+    Drop { oid: u32, since: Position, reply: oneshot::Sender<Option<RelationRecord>> },
+    /// Add a base image that was taken while changes went on.
+    Image(StagedImage),
     /// Rows that become visible with the next publication.
     Rows { relation: Arc<RelationVersion>, batch: RecordBatch },
     /// Make everything so far durable and visible.
@@ -35,6 +51,27 @@ pub(super) struct Prepared {
     pub(super) applied: Lsn,
     /// To be published, where the archive does not know this version yet.
     pub(super) record: Option<RelationRecord>,
+    pub(super) rows: KnownRows,
+}
+
+/// Whether what is known of a table's rows reaches to a new version of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KnownRows {
+    Yes,
+    /// A base image is needed.
+    No,
+    /// The table was not known at all. Its transaction may yet say that it made it.
+    New,
+}
+
+/// A relation version that is noted.
+pub(super) struct Defined {
+    /// With its stored names.
+    pub(super) relation: RelationVersion,
+    /// What it says of the rows, the version before considered.
+    pub(super) event: RelationEvent,
+    /// To be published, where it says something new.
+    pub(super) record: Option<RelationRecord>,
 }
 
 /// See the module's documentation.
@@ -44,6 +81,8 @@ pub(super) struct Committer<'a> {
     pub(super) catalog: Session,
     /// The latest relation version of each table that the archive knows.
     pub(super) known: HashMap<u32, RelationVersion>,
+    /// What the source said last of each table in this session.
+    pub(super) described: HashMap<u32, String>,
     pub(super) durable: watch::Sender<DurableLsn>,
     pub(super) events: &'a dyn RunEvents,
     pub(super) stop: watch::Receiver<bool>,
@@ -58,11 +97,13 @@ impl Committer<'_> {
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<()> {
         while let Some(job) = jobs.recv().await {
             match job {
-                Job::Prepare { relation, since, reply } => {
-                    let prepared = self.prepare(relation, since).await?;
-                    // A receiver that is gone has stopped for a reason of its own.
-                    let _ = reply.send(prepared);
+                // A receiver that is gone has stopped for a reason of its own.
+                Job::Prepare { relation, since, reply } => drop(reply.send(self.prepare(relation, since).await?)),
+                Job::Define { definition, event, observed, since, reply } => {
+                    drop(reply.send(self.define(&definition, event, observed, since).await?));
                 }
+                Job::Drop { oid, since, reply } => drop(reply.send(self.forget(oid, since))),
+                Job::Image(image) => self.add_image(image).await?,
                 Job::Rows { relation, batch } => self.stage(&relation, batch).await?,
                 Job::Publish(publication) => self.publish(publication).await?,
             }
@@ -70,23 +111,96 @@ impl Committer<'_> {
         Ok(())
     }
 
-    async fn prepare(&mut self, mut relation: RelationVersion, since: Lsn) -> Result<Prepared> {
-        let known = self.known.get(&relation.oid).filter(|known| same_source_relation(known, &relation));
-        let mut record = None;
-        if let Some(known) = known {
+    /// Makes a table ready for rows in the shape that the stream says. Where no description went before, the catalogue
+    /// is asked, which may have moved on: it is believed only where it agrees.
+    async fn prepare(&mut self, mut relation: RelationVersion, since: Position) -> Result<Prepared> {
+        let before = self.known.get(&relation.oid);
+        let (mut record, mut rows) = (None, KnownRows::Yes);
+        if let Some(known) = before.filter(|known| same_source_relation(known, &relation)) {
             relation = known.clone();
         } else {
-            for column in &mut relation.columns {
-                column.type_name = catalog::type_name(&self.catalog, column.type_oid, column.type_modifier).await?;
+            let seen = before.cloned();
+            let described = catalog::describe(&self.catalog, relation.oid).await?;
+            let definition = described.filter(|found| same_source_relation(&found.relation(), &relation));
+            match &definition {
+                Some(definition) => relation = definition.relation(),
+                None => self.complete(&mut relation, seen.as_ref()).await?,
             }
-            relation.left_out = catalog::generated_columns(&self.catalog, relation.oid).await?;
-            let existing = self.writer.existing_columns(&relation.name).await?;
-            StoredNames { existing: existing.as_ref() }.assign(&mut relation);
-            record = Some(RelationRecord { lsn: since, relation: relation.clone() });
+            self.assign_names(&mut relation).await?;
+            rows = known_rows(seen.as_ref(), &relation, definition.as_ref());
+            let event = if rows == KnownRows::No { RelationEvent::Unseen } else { RelationEvent::Described };
             self.known.insert(relation.oid, relation.clone());
+            let definition = definition.map(|definition| definition.json().to_string());
+            record = Some(RelationRecord { position: since, event, relation: relation.clone(), definition });
         }
         let applied = self.writer.prepare(&relation.name, &change_schema(&relation)).await?;
-        Ok(Prepared { relation, applied, record })
+        Ok(Prepared { relation, applied, record, rows })
+    }
+
+    /// What the stream does not say of columns, from the version before and from the catalogue.
+    async fn complete(&self, relation: &mut RelationVersion, before: Option<&RelationVersion>) -> Result<()> {
+        for column in &mut relation.columns {
+            let known = before.and_then(|before| before.column(&column.name));
+            if let Some(known) = known.filter(|known| known.type_oid == column.type_oid) {
+                (column.number, column.base, column.missing) = (known.number, known.base, known.missing.clone());
+            }
+            column.type_name = catalog::type_name(&self.catalog, column.type_oid, column.type_modifier).await?;
+        }
+        relation.parent = before.and_then(|before| before.parent);
+        relation.left_out = catalog::generated_columns(&self.catalog, relation.oid).await?;
+        Ok(())
+    }
+
+    async fn assign_names(&self, relation: &mut RelationVersion) -> Result<()> {
+        let existing = existing_columns(self.writer.store(), &relation.name).await?;
+        StoredNames { existing: existing.as_ref() }.assign(relation);
+        Ok(())
+    }
+
+    async fn define(
+        &mut self,
+        definition: &Definition,
+        mut event: RelationEvent,
+        observed: bool,
+        since: Position,
+    ) -> Result<Defined> {
+        let mut relation = definition.relation();
+        if event == RelationEvent::Described && !relation.partitioned {
+            // Where the statement was seen it told the rows of a table that it wrote anew; a type can change without that.
+            let before = self.known.get(&relation.oid);
+            let rows = known_rows(before, &relation, observed.then_some(definition));
+            if rows != KnownRows::Yes {
+                event = RelationEvent::Unseen;
+            }
+        }
+        self.assign_names(&mut relation).await?;
+        let json = definition.json().to_string();
+        let said = self.described.insert(relation.oid, json.clone());
+        let new = event != RelationEvent::Described
+            || said.as_ref() != Some(&json)
+            || self.known.get(&relation.oid) != Some(&relation);
+        self.known.insert(relation.oid, relation.clone());
+        let record = RelationRecord { position: since, event, relation: relation.clone(), definition: Some(json) };
+        Ok(Defined { relation, event, record: new.then_some(record) })
+    }
+
+    fn forget(&mut self, oid: u32, since: Position) -> Option<RelationRecord> {
+        self.described.remove(&oid);
+        let relation = self.known.remove(&oid)?;
+        Some(RelationRecord { position: since, event: RelationEvent::Dropped, relation, definition: None })
+    }
+
+    async fn add_image(&mut self, image: StagedImage) -> Result<()> {
+        let schema = image_table_schema(&image.relation);
+        let mut waiting = Waiting::new(self.events, self.stop.clone());
+        loop {
+            match self.writer.add_image(&image.relation.name, &schema, &image.files).await {
+                Err(failure) if failure.is_transient() => waiting.wait(failure).await?,
+                added => break added?,
+            }
+        }
+        waiting.over();
+        Ok(())
     }
 
     async fn stage(&mut self, relation: &RelationVersion, batch: RecordBatch) -> Result<()> {
@@ -121,6 +235,16 @@ impl Committer<'_> {
         self.durable.send_replace(durable);
         Ok(())
     }
+}
+
+/// Whether rows of before are still what they were, by the two shapes alone.
+fn known_rows(before: Option<&RelationVersion>, now: &RelationVersion, definition: Option<&Definition>) -> KnownRows {
+    let Some(before) = before else { return KnownRows::New };
+    let known = now.columns.iter().all(|column| match before.same_column(column) {
+        Some(known) => known.keeps_text_as(column),
+        None => !definition.is_some_and(|definition| definition.was_filled_in(column.number)),
+    });
+    if known { KnownRows::Yes } else { KnownRows::No }
 }
 
 /// Waiting for a store, said once.

@@ -9,18 +9,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
 
 use super::base_image::{ImageJob, ImageProgress, StagedImage, copy_tables, snapshot_session};
 use super::catalog::{self, SourceTable, StoredNames};
+use super::definitions;
 use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
 use super::source_check::{self, SourceFacts};
-use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, DurableLsn, FORMAT, Publication, Store};
+use crate::archive::{
+    Archive, ArchiveIdentity, ArchiveWriter, DurableLsn, FORMAT, Publication, Store, existing_columns,
+};
 use crate::columnar::image_table_schema;
 use crate::failure::{Failure, Result};
-use crate::model::{Identity, Lsn, RelationRecord, quote_identifier, quote_literal};
+use crate::model::{
+    DdlRecord, Lsn, Position, RelationEvent, RelationRecord, RelationVersion, quote_identifier, quote_literal,
+};
 use crate::postgres::{ReplicationConnection, Source};
+use crate::transaction::Definition;
 
 /// How long a change to the source's tables waits for a lock before it gives up, so that queries
 /// queueing behind it are not held up for long.
@@ -30,6 +37,8 @@ const LOCK_TIMEOUT: &str = "5s";
 pub trait InitSteps: Send + Sync {
     /// What will be changed in the source and the archive, before anything is.
     fn will_do(&self, chosen: &Chosen, facts: &SourceFacts, slot: &str, publication: &str);
+    /// Whether changes of definitions are captured in the source, or looked for in its catalogue.
+    fn captures_ddl(&self, captured: bool);
     /// Creating the slot waits for transactions that are running now.
     fn waiting_for_transactions(&self);
     /// The base image begins; the progress moves while it is copied.
@@ -115,7 +124,18 @@ struct Copied {
     temporary: String,
     identity: ArchiveIdentity,
     relations: Vec<RelationRecord>,
+    /// The definitions of what is no table, a JSON array.
+    ddl: Option<String>,
     report: InitReport,
+}
+
+/// A source as a snapshot shows it.
+#[derive(Default)]
+struct DescribedSource {
+    jobs: Vec<ImageJob>,
+    /// Partitioned tables, which have no rows of their own.
+    parents: Vec<Definition>,
+    others: Option<String>,
 }
 
 impl Beginning<'_> {
@@ -131,9 +151,15 @@ impl Beginning<'_> {
         drop_stray_slot(client, &slot, writer.durable().map(DurableLsn::lsn)).await?;
         source_check::facts(client).await?.require_room()?;
         set_identities(client, &chosen.set_full).await?;
-        let mut tables = chosen.archived.clone();
-        tables.extend(chosen.set_full.iter().map(|table| SourceTable { identity: Identity::Full, ..table.clone() }));
-        set_publication(client, &settings.publication, &tables).await?;
+        let captures_ddl = settings.capture_ddl && definitions::install(client, settings).await?;
+        self.steps.captures_ddl(captures_ddl);
+        // New tables are then covered without that anybody changes the publication, and protected before they have rows.
+        let everything = captures_ddl && facts.superuser && settings.set_identity_full && settings.covers_everything();
+        let tables: Vec<&SourceTable> = chosen.archived.iter().chain(&chosen.set_full).collect();
+        set_publication(client, &settings.publication, (!everything).then_some(&tables)).await?;
+        if captures_ddl {
+            definitions::protect_all(client, &settings.publication).await?;
+        }
 
         let mut replication = ReplicationConnection::connect(self.source).await?;
         let system = replication.identify_system().await?;
@@ -145,38 +171,65 @@ impl Beginning<'_> {
         let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
         writer.require_nothing_since(lsn).await?;
 
-        let (relations, progress) = self.copy_images(&snapshot, lsn, &tables, &mut writer).await?;
+        let described = self.describe(&snapshot).await?;
+        let (tables, ddl) = (described.jobs.len(), described.others);
+        let (mut relations, progress) = self.copy_images(&snapshot, lsn, described.jobs, &mut writer).await?;
+        relations
+            .extend(described.parents.into_iter().map(|definition| record(lsn, definition.relation(), &definition)));
         let identity = ArchiveIdentity {
             format: FORMAT,
             system_identifier: system.system_identifier,
             database: facts.database.clone(),
             start_lsn: lsn,
-            created_at: chrono::Utc::now(),
+            created_at: Utc::now(),
             slot,
             publication: settings.publication.clone(),
         };
         let report = InitReport {
             identity: identity.clone(),
-            tables: tables.len(),
+            tables,
             left_out: chosen.left_out.iter().map(|table| table.name.to_string()).collect(),
             rows: progress.rows.load(Ordering::Relaxed),
             bytes: progress.bytes.load(Ordering::Relaxed),
             already: false,
         };
-        Ok(Copied { writer, replication, temporary, identity, relations, report })
+        Ok(Copied { writer, replication, temporary, identity, relations, ddl, report })
+    }
+
+    /// What is to be archived, as the snapshot shows it: a table may have been made since the tables were chosen.
+    async fn describe(&self, snapshot: &str) -> Result<DescribedSource> {
+        let session = snapshot_session(self.source, snapshot).await?;
+        let publication = &self.settings.publication;
+        let mut described = DescribedSource::default();
+        for table in catalog::tables(&session).await? {
+            if table.unlogged || !catalog::is_published(&session, table.oid, publication).await? {
+                continue;
+            }
+            let Some(definition) = catalog::describe(&session, table.oid).await? else { continue };
+            let mut relation = definition.relation();
+            let existing = existing_columns(self.store, &relation.name).await?;
+            StoredNames { existing: existing.as_ref() }.assign(&mut relation);
+            described.jobs.push(ImageJob { table, relation, definition: definition.json().to_string() });
+        }
+        for oid in catalog::partitioned_tables(&session).await? {
+            described.parents.extend(catalog::describe(&session, oid).await?);
+        }
+        if definitions::is_installed(&session, publication).await? {
+            described.others = definitions::other_objects(&session, publication).await?;
+        }
+        Ok(described)
     }
 
     async fn copy_images(
         &self,
         snapshot: &str,
         lsn: Lsn,
-        tables: &[SourceTable],
+        jobs: Vec<ImageJob>,
         writer: &mut ArchiveWriter,
     ) -> Result<(Vec<RelationRecord>, Arc<ImageProgress>)> {
-        let jobs = describe(self.source, snapshot, tables, writer).await?;
         let progress = Arc::new(ImageProgress::default());
-        let estimated: f64 = tables.iter().map(|table| table.estimated_rows.max(0.0)).sum();
-        self.steps.copying(&progress, estimated as u64, tables.len());
+        let estimated: f64 = jobs.iter().map(|job| job.table.estimated_rows.max(0.0)).sum();
+        self.steps.copying(&progress, estimated as u64, jobs.len());
         let workers = self.settings.copy_workers;
         let images = copy_tables(self.source, self.store, snapshot, lsn, jobs, workers, Arc::clone(&progress)).await?;
         let relations = add_images(writer, images, lsn).await?;
@@ -187,9 +240,10 @@ impl Beginning<'_> {
     /// Publishes the image, makes the slot permanent, and gives the archive its identity, in this order: killed in
     /// between, the next `init` finds at most a slot without an archive, which it drops.
     async fn complete(&self, copied: Copied) -> Result<InitReport> {
-        let Copied { mut writer, replication, temporary, identity, relations, report } = copied;
+        let Copied { mut writer, replication, temporary, identity, relations, ddl, report } = copied;
         let (end, time) = (identity.start_lsn, identity.created_at);
-        writer.publish(&Publication { end, time, relations, ..Publication::default() }).await?;
+        let ddl = ddl.map(|objects| initial_definitions(end, time, objects)).into_iter().collect();
+        writer.publish(&Publication { end, time, relations, ddl, ..Publication::default() }).await?;
         make_permanent(self.client, &temporary, &identity.slot).await?;
         if let Err(failure) = writer.begin(&identity).await {
             drop_slot(self.client, &identity.slot).await?;
@@ -270,20 +324,26 @@ async fn set_identities(client: &Client, tables: &[SourceTable]) -> Result<()> {
     Ok(())
 }
 
-async fn set_publication(client: &Client, publication: &str, tables: &[SourceTable]) -> Result<()> {
+/// Makes the publication one of these tables, or of all where there is no list.
+async fn set_publication(client: &Client, publication: &str, tables: Option<&Vec<&SourceTable>>) -> Result<()> {
     let exists =
         client.query_opt("SELECT puballtables FROM pg_publication WHERE pubname = $1", &[&publication]).await?;
     let name = quote_identifier(publication);
-    let list: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.name.to_sql())).collect();
-    let list = format!("TABLE {}", list.join(", "));
-    let sql = match exists.map(|row| row.get::<_, bool>(0)) {
-        Some(true) => {
+    let list = tables.map(|tables| {
+        let list: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.name.to_sql())).collect();
+        format!("TABLE {}", list.join(", "))
+    });
+    let sql = match (exists.map(|row| row.get::<_, bool>(0)), list) {
+        (Some(true), Some(_)) => {
             return Err(Failure::failed(format!("the publication {name} exists and is FOR ALL TABLES")).remedy(
                 "an UPDATE of a table without identity fails under it; choose another name with --publication",
             ));
         }
-        Some(false) => format!("ALTER PUBLICATION {name} SET {list}"),
-        None => format!("CREATE PUBLICATION {name} FOR {list}"),
+        (Some(true), None) => return Ok(()),
+        (Some(false), Some(list)) => format!("ALTER PUBLICATION {name} SET {list}"),
+        (Some(false), None) => format!("DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR ALL TABLES"),
+        (None, Some(list)) => format!("CREATE PUBLICATION {name} FOR {list}"),
+        (None, None) => format!("CREATE PUBLICATION {name} FOR ALL TABLES"),
     };
     client.batch_execute(&sql).await.map_err(|error| Failure::from(error).context("creating the publication"))
 }
@@ -348,27 +408,38 @@ async fn notify_if_slow<T>(work: impl Future<Output = Result<T>>, notify: impl F
     work.await
 }
 
-async fn describe(
-    source: &Source,
-    snapshot: &str,
-    tables: &[SourceTable],
-    writer: &ArchiveWriter,
-) -> Result<Vec<ImageJob>> {
-    let session = snapshot_session(source, snapshot).await?;
-    let mut jobs = Vec::new();
-    for table in tables {
-        let existing = writer.existing_columns(&table.name).await?;
-        let relation = catalog::relation(&session, table, StoredNames { existing: existing.as_ref() }).await?;
-        jobs.push(ImageJob { table: table.clone(), relation });
+/// What every archive begins with: the definitions that there were, as if one statement had made them all.
+fn initial_definitions(lsn: Lsn, time: DateTime<Utc>, objects: String) -> DdlRecord {
+    DdlRecord {
+        position: Position::before(lsn),
+        time,
+        xid: 0,
+        tag: "INIT".into(),
+        statement: None,
+        user: None,
+        application: None,
+        client: None,
+        objects,
+        dropped: "[]".into(),
+        failed: None,
     }
-    Ok(jobs)
+}
+
+fn record(lsn: Lsn, relation: RelationVersion, definition: &Definition) -> RelationRecord {
+    let definition = Some(definition.json().to_string());
+    RelationRecord { position: Position::before(lsn), event: RelationEvent::Described, relation, definition }
 }
 
 async fn add_images(writer: &mut ArchiveWriter, images: Vec<StagedImage>, lsn: Lsn) -> Result<Vec<RelationRecord>> {
     let mut relations = Vec::new();
     for image in images {
         writer.add_image(&image.relation.name, &image_table_schema(&image.relation), &image.files).await?;
-        relations.push(RelationRecord { lsn, relation: image.relation });
+        relations.push(RelationRecord {
+            position: Position::before(lsn),
+            event: RelationEvent::Described,
+            relation: image.relation,
+            definition: Some(image.definition),
+        });
     }
     Ok(relations)
 }

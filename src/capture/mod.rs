@@ -11,18 +11,24 @@
 //! The queues between the stages are short, so memory is bounded and a slow store slows the source's
 //! walsender, never the source's sessions. Only a [`crate::archive::DurableLsn`] can be acknowledged.
 
+mod add;
+mod addition;
 mod assembler;
 mod base_image;
 pub mod catalog;
 mod committer;
+mod definitions;
 mod init;
+mod observer;
 mod privileges;
 mod receiver;
 mod run;
 mod settings;
 pub mod source_check;
 
+pub use add::{Asked, add, begins_at, captures_ddl};
 pub use base_image::ImageProgress;
 pub use init::{Chosen, InitReport, InitSteps, init};
+pub use observer::{Samples, sample_sequences};
 pub use run::{Outcome, RunEvents, SlotState, require_same_source, run, slot_state};
 pub use settings::CaptureSettings;

@@ -1,20 +1,22 @@
 //! The archiver: sessions with the source, one after the other, until stopped.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
+use super::addition::Additions;
 use super::assembler::{Assembler, Until};
 use super::committer::Committer;
+use super::observer::Observer;
 use super::receiver;
 use super::settings::CaptureSettings;
 use super::source_check;
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, quote_identifier};
+use crate::model::{Lsn, RelationEvent, RelationRecord, RelationVersion, quote_identifier};
 use crate::postgres::{ReplicationConnection, Source};
 
 /// Batches that may wait between the receiver and the assembler.
@@ -157,32 +159,96 @@ impl Session<'_> {
             self.events.streaming(watermark);
         }
         course.streaming = true;
-        let relations = archive.relations().await?;
-        let known: HashMap<_, _> = relations.into_iter().map(|record| (record.relation.oid, record.relation)).collect();
+        let (known, unseen) = known_tables(&archive, watermark).await?;
 
         let (durable_sender, durable_receiver) = watch::channel(durable);
         let (event_sender, event_receiver) = mpsc::channel(QUEUED_BATCHES);
         let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
-        let (flush_interval, flush_bytes) = (self.settings.flush_interval, self.settings.flush_bytes);
-        let assembler = Assembler::new(job_sender, flush_interval, flush_bytes, watermark, self.until);
+        let (wanted_sender, wanted_receiver) = mpsc::unbounded_channel();
+        let (taken_sender, taken_receiver) = mpsc::channel(1);
+        for oid in &unseen {
+            // The receiver is right here.
+            let _ = wanted_sender.send(*oid);
+        }
+        let publication = identity.publication.clone();
+        let assembler = Assembler::new(
+            job_sender,
+            self.settings,
+            publication.clone(),
+            wanted_sender,
+            unseen,
+            watermark,
+            self.until,
+        );
+        let additions = Additions {
+            source: self.source.clone(),
+            store: self.store.clone(),
+            slot: identity.slot.clone(),
+            publication,
+            taken: taken_sender,
+            stop: stop.clone(),
+        };
+        let observer = Observer {
+            source: self.source.clone(),
+            settings: self.settings.clone(),
+            publication: identity.publication.clone(),
+            known: known.clone(),
+            stop: stop.clone(),
+        };
         let committer = Committer {
             writer,
             catalog,
             known,
+            described: HashMap::new(),
             durable: durable_sender,
             events: self.events,
             stop: stop.clone(),
             staged: HashMap::new(),
         };
         let receiving = tokio::spawn(receiver::receive(stream, event_sender, durable_receiver));
-        let assembling = tokio::spawn(assembler.run(event_receiver, stop));
+        let assembling = tokio::spawn(assembler.run(event_receiver, taken_receiver, stop));
+        let adding = tokio::spawn(additions.run(wanted_receiver));
+        let observing = tokio::spawn(observer.run());
         // The committer ends when the assembler has hung up, with everything published that was whole.
         let committed = committer.run(job_receiver).await;
+        // Creating a slot waits for as long as others' transactions run. What is lost is taken in the next session.
+        adding.abort();
+        observing.abort();
         let assembled = joined(assembling.await);
         let received = joined(receiving.await);
         // The stage that failed first makes the others fail with a mere "stopped".
         committed.and(assembled).and(received)
     }
+}
+
+/// The latest relation version of each table up to the watermark, and the tables that have no base from which their rows
+/// could be known now.
+async fn known_tables(archive: &Archive, watermark: Lsn) -> Result<(HashMap<u32, RelationVersion>, HashSet<u32>)> {
+    let start = archive.identity().start_lsn;
+    let mut records = archive.relations().await?;
+    records.retain(|record| record.position.lsn < watermark || record.position.lsn == start);
+    let mut known: HashMap<u32, RelationVersion> = HashMap::new();
+    let mut unseen: HashMap<u32, Lsn> = HashMap::new();
+    for RelationRecord { position, event, relation, .. } in records {
+        let oid = relation.oid;
+        match event {
+            RelationEvent::Unseen => drop(unseen.insert(oid, position.lsn)),
+            RelationEvent::Created | RelationEvent::Rewritten | RelationEvent::Dropped => drop(unseen.remove(&oid)),
+            RelationEvent::Described => {}
+        }
+        match event {
+            RelationEvent::Dropped => known.remove(&oid),
+            _ => known.insert(oid, relation),
+        };
+    }
+    let mut without_base = HashSet::new();
+    for (oid, since) in unseen {
+        let image = archive.image(&known[&oid].name, watermark).await?;
+        if image.is_none_or(|image| image.lsn <= since) {
+            without_base.insert(oid);
+        }
+    }
+    Ok((known, without_base))
 }
 
 fn joined(outcome: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {

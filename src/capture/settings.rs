@@ -15,6 +15,8 @@ pub struct CaptureSettings {
     pub tables: Vec<TablePattern>,
     /// Set tables without a usable replica identity to `FULL` instead of leaving them out.
     pub set_identity_full: bool,
+    /// Install DDL capture in the source, where the role may.
+    pub capture_ddl: bool,
     /// The longest time that a committed transaction waits for others to be published with.
     pub flush_interval: Duration,
     /// Bytes of changes in memory after which they are written.
@@ -30,6 +32,7 @@ impl Default for CaptureSettings {
             publication: "afterimage".into(),
             tables: Vec::new(),
             set_identity_full: false,
+            capture_ddl: true,
             flush_interval: Duration::from_secs(1),
             flush_bytes: 64 << 20,
             copy_workers: 4,
@@ -38,6 +41,11 @@ impl Default for CaptureSettings {
 }
 
 impl CaptureSettings {
+    /// Whether every table is wanted, those to come too.
+    pub fn covers_everything(&self) -> bool {
+        self.tables.is_empty() || self.tables.iter().any(|pattern| pattern.to_string() == "*.*")
+    }
+
     /// The slot's name: slots are per server, so the database is part of it.
     pub fn slot_name(&self, database: &str) -> String {
         self.slot.clone().unwrap_or_else(|| {

@@ -17,6 +17,7 @@ pub struct SourceFacts {
     pub in_recovery: bool,
     pub wal_level: String,
     pub replication_role: bool,
+    pub superuser: bool,
     pub may_create: bool,
     pub slots_free: i64,
     pub senders_free: i64,
@@ -33,7 +34,7 @@ SELECT current_setting('server_version_num')::int / 10000, current_database()::t
        current_setting('max_wal_senders')::bigint
          - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'),
        (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
-       current_setting('server_encoding')
+       current_setting('server_encoding'), r.rolsuper
 FROM pg_roles r WHERE r.rolname = current_user";
 
 /// Reads the facts.
@@ -51,6 +52,7 @@ pub async fn facts(client: &Client) -> Result<SourceFacts> {
         senders_free: row.get(8),
         max_slot_wal_keep_mb: row.get(9),
         encoding: row.get(10),
+        superuser: row.get(11),
     })
 }
 

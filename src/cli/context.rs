@@ -81,6 +81,7 @@ impl Context {
             slot: flags.slot.or(file.slot),
             publication: flags.publication.or(file.publication),
             set_identity_full: flags.set_identity_full || file.set_identity_full,
+            no_ddl_capture: flags.no_ddl_capture || file.no_ddl_capture,
             flush_interval: flags.flush_interval.or(file.flush_interval),
             flush_bytes: flags.flush_bytes.or(file.flush_bytes),
             copy_workers: flags.copy_workers.or(file.copy_workers),

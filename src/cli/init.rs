@@ -1,21 +1,26 @@
 //! `afterimage init`.
 
 use std::io::stdout;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
 
-use super::context::Context;
+use super::context::{Context, parse_pattern};
 use super::output::{human, print_document, print_text};
 use super::progress::InitShown;
 use crate::capture::{self, InitReport};
 use crate::config::{ByteSize, CaptureConfig, Span};
 use crate::failure::Result;
+use crate::model::{Lsn, TableName, TablePattern};
 
 /// Which tables, and under which names.
 #[derive(Debug, Clone, Args)]
 pub(super) struct InitArgs {
+    /// Begin to archive these tables too, in an archive that exists
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = parse_pattern,
+        conflicts_with_all = ["tables", "all_tables", "slot", "publication", "no_ddl_capture"])]
+    add: Vec<TablePattern>,
     /// Archive only these tables: orders, sales.*, "Quoted"."Name"; several with commas
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', conflicts_with = "all_tables")]
     tables: Vec<String>,
@@ -25,6 +30,9 @@ pub(super) struct InitArgs {
     /// Set tables without a usable replica identity to FULL instead of leaving them out
     #[arg(long)]
     set_identity_full: bool,
+    /// Install no event triggers; changes of definitions are then looked for in the catalogue
+    #[arg(long)]
+    no_ddl_capture: bool,
     /// Name of the replication slot; afterimage_DATABASE by default
     #[arg(long, value_name = "NAME")]
     slot: Option<String>,
@@ -39,9 +47,11 @@ pub(super) struct InitArgs {
 impl InitArgs {
     /// Whether anything here was asked for.
     pub(super) fn is_given(&self) -> bool {
-        !self.tables.is_empty()
+        !self.add.is_empty()
+            || !self.tables.is_empty()
             || self.all_tables
             || self.set_identity_full
+            || self.no_ddl_capture
             || self.slot.is_some()
             || self.publication.is_some()
             || self.copy_workers.is_some()
@@ -54,6 +64,7 @@ impl InitArgs {
             slot: self.slot,
             publication: self.publication,
             set_identity_full: self.set_identity_full,
+            no_ddl_capture: self.no_ddl_capture,
             flush_interval,
             flush_bytes,
             copy_workers: self.copy_workers,
@@ -62,6 +73,9 @@ impl InitArgs {
 }
 
 pub(super) async fn run(context: &Context, args: InitArgs) -> Result<()> {
+    if !args.add.is_empty() {
+        return add(context, args).await;
+    }
     let settings = context.capture(args.config(None, None))?;
     let (source, store) = (context.source()?, context.store()?);
     let started = Instant::now();
@@ -71,6 +85,36 @@ pub(super) async fn run(context: &Context, args: InitArgs) -> Result<()> {
         return print_document(stdout(), &json(&report));
     }
     print_text(stdout(), &text(&report, started.elapsed()))
+}
+
+async fn add(context: &Context, args: InitArgs) -> Result<()> {
+    let patterns = args.add.clone();
+    let settings = context.capture(args.config(None, None))?;
+    let (source, archive) = (context.source()?, context.archive().await?);
+    let asked = capture::add(&source, &archive, &settings, &patterns).await?;
+    let deadline = Instant::now() + context.wait;
+    let mut begun = Vec::new();
+    for table in &asked.tables {
+        let lsn = loop {
+            match capture::begins_at(&archive, table, asked.lsn).await? {
+                Some(lsn) => break Some(lsn),
+                None if Instant::now() >= deadline => break None,
+                None => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        };
+        begun.push((table, lsn));
+    }
+    if context.json {
+        let tables = begun.iter().map(|(table, lsn)| json!({ "table": table.to_string(), "start_lsn": lsn }));
+        return print_document(stdout(), &tables.collect::<Vec<_>>());
+    }
+    let line = |(table, lsn): &(&TableName, Option<Lsn>)| match lsn {
+        Some(lsn) => format!("the history of {table} begins at {lsn}\n"),
+        None => {
+            format!("{table} is asked for; the archiver takes its base image as soon as it can (is one running?)\n")
+        }
+    };
+    print_text(stdout(), &begun.iter().map(line).collect::<String>())
 }
 
 fn json(report: &InitReport) -> serde_json::Value {
@@ -87,7 +131,7 @@ fn json(report: &InitReport) -> serde_json::Value {
     })
 }
 
-fn text(report: &InitReport, elapsed: std::time::Duration) -> String {
+fn text(report: &InitReport, elapsed: Duration) -> String {
     let identity = &report.identity;
     if report.already {
         return format!(

@@ -1,5 +1,6 @@
 //! `afterimage log`.
 
+use std::collections::HashMap;
 use std::io::{BufWriter, Write as _};
 use std::ops::Range;
 
@@ -56,21 +57,27 @@ pub(super) async fn run(context: &Context, args: LogArgs) -> Result<()> {
     let archive = context.archive().await?;
     let range = args.range(context, &archive).await?;
     let watermark = archive.watermark().await?.lsn;
-    let known = archive.tables_at(watermark).await?;
+    let known = archive.tables_ever().await?;
     for pattern in &args.table {
         // A mistyped name must not look like a table that nobody touched.
         require_table(pattern, known.keys())?;
     }
     let transactions = archive.transactions(watermark).await?;
+    let mut statements: Statements = HashMap::new();
+    for record in archive.ddl(watermark).await? {
+        statements.entry(record.position.lsn).or_default().push((record.tag.clone(), record.concerns()));
+    }
+    let said = |transaction: &Transaction| statements.get(&transaction.commit.lsn).map_or(&[][..], Vec::as_slice);
     let chosen = transactions
         .iter()
         .rev()
-        .filter(|transaction| range.contains(&transaction.commit.lsn) && args.wants(transaction))
+        .filter(|transaction| range.contains(&transaction.commit.lsn) && args.wants(transaction, said(transaction)))
         .take(args.limit.unwrap_or(usize::MAX));
     let mut out = BufWriter::new(anstream::stdout());
     let mut lines = 0;
     for transaction in chosen {
-        let line = if context.json { json_line(transaction) } else { text_line(transaction) };
+        let ddl = said(transaction);
+        let line = if context.json { json_line(transaction, ddl) } else { text_line(transaction, ddl) };
         lines += 1;
         if is_closed(writeln!(out, "{line}"))? {
             return Ok(());
@@ -100,8 +107,12 @@ impl LogArgs {
         }
     }
 
-    fn wants(&self, transaction: &Transaction) -> bool {
+    fn wants(&self, transaction: &Transaction, ddl: &[Statement]) -> bool {
         if self.table.is_empty() && self.op.is_empty() {
+            return true;
+        }
+        let named = ddl.iter().flat_map(|(_, concerns)| concerns).filter_map(|name| TableName::parse(name));
+        if self.op.is_empty() && named.into_iter().any(|name| self.wants_table(&name)) {
             return true;
         }
         transaction.tables.iter().any(|(name, counts)| self.wants_table(name) && self.wants_operation(counts))
@@ -116,14 +127,26 @@ impl LogArgs {
     }
 }
 
-fn text_line(transaction: &Transaction) -> String {
+/// What a transaction did to definitions: the kind of each statement, and what it concerned.
+type Statement = (String, Vec<String>);
+
+/// By commit LSN.
+type Statements = HashMap<Lsn, Vec<Statement>>;
+
+fn text_line(transaction: &Transaction, ddl: &[Statement]) -> String {
     let commit = &transaction.commit;
     let (yellow, reset) = ("\x1b[33m", "\x1b[0m");
     let mut line = format!("{yellow}{:<12}{reset} {}  xid {:<10}", commit.lsn, shown_time(commit.time), commit.xid);
     for (name, counts) in &transaction.tables {
         line.push_str(&format!(" {}{}", name, shown_counts(counts)));
     }
-    if transaction.tables.is_empty() {
+    for (at, (tag, concerns)) in ddl.iter().enumerate() {
+        // One statement can be told in two parts.
+        if at == 0 || ddl[at - 1].0 != *tag || ddl[at - 1].1 != *concerns {
+            line.push_str(&format!(" {tag} {}", concerns.join(", ")));
+        }
+    }
+    if transaction.tables.is_empty() && ddl.is_empty() {
         line.push_str(" no rows");
     }
     line
@@ -148,7 +171,7 @@ pub(super) fn shown_counts(counts: &OperationCounts) -> String {
     shown
 }
 
-fn json_line(transaction: &Transaction) -> String {
+fn json_line(transaction: &Transaction, ddl: &[Statement]) -> String {
     let commit = &transaction.commit;
     let tables: Vec<_> = transaction
         .tables
@@ -161,9 +184,11 @@ fn json_line(transaction: &Transaction) -> String {
         })
         .collect();
     let context = transaction.context.as_deref().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+    let ddl: Vec<_> = ddl.iter().map(|(tag, concerns)| json!({ "tag": tag, "concerns": concerns })).collect();
     json!({
         "lsn": commit.lsn, "end_lsn": commit.end_lsn, "xid": commit.xid, "time": shown_time(commit.time),
-        "changes": transaction.total().total(), "tables": tables, "context": context,
+        "changes": transaction.total().total(), "tables": tables, "ddl": ddl,
+        "context": context,
     })
     .to_string()
 }

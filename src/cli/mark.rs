@@ -1,5 +1,6 @@
 //! `afterimage mark`.
 
+use std::collections::HashMap;
 use std::io::stdout;
 
 use clap::Args;
@@ -9,8 +10,10 @@ use super::context::Context;
 use super::output::{print_document, print_text};
 use super::progress::say;
 use crate::archive::Archive;
+use crate::capture;
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, Point};
+use crate::model::Point;
+use crate::postgres::{MessageKind, emit_message};
 use crate::transaction::MARK_PREFIX;
 
 #[derive(Debug, Clone, Args)]
@@ -25,13 +28,12 @@ pub(super) async fn run(context: &Context, args: MarkArgs) -> Result<()> {
     let archive = context.archive().await?;
     require_new(&archive, &args.name).await?;
     let session = source.connect("afterimage mark").await?;
-    crate::capture::require_same_source(&session, archive.identity()).await?;
+    capture::require_same_source(&session, archive.identity()).await?;
     let user: String = session.query_one("SELECT session_user::text", &[]).await?.get(0);
     let content = json!({ "name": args.name, "user": user }).to_string();
-    let row =
-        session.query_one("SELECT pg_logical_emit_message(true, $1, $2)::text", &[&MARK_PREFIX, &content]).await?;
-    let lsn: String = row.get(0);
-    let lsn: Lsn = lsn.parse().map_err(|error| Failure::failed(format!("the mark's position {lsn}: {error}")))?;
+    // Restores never move a sequence back, and an auditor wants to know where each stood.
+    capture::sample_sequences(&session, &mut HashMap::new()).await?;
+    let lsn = emit_message(&session, MessageKind::Transactional, MARK_PREFIX, &content).await?;
     let archived = context.resolve(&archive, &Point::Mark(args.name.clone())).await;
     if context.json {
         return print_document(stdout(), &json!({ "name": args.name, "lsn": lsn, "archived": archived.is_ok() }));

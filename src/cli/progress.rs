@@ -37,6 +37,11 @@ impl InitSteps for InitShown {
         }
         let count = chosen.archived.len() + chosen.set_full.len();
         say(&format!("  create the publication {publication} for {count} tables"));
+        if facts.superuser {
+            say(&format!(
+                "  install event triggers that capture DDL, with their functions in the schema {publication}"
+            ));
+        }
         say(&format!("  create the replication slot {slot}"));
         say("  read every table once, for the first base image");
         for table in &chosen.left_out {
@@ -50,6 +55,15 @@ impl InitSteps for InitShown {
             say(&format!("left out: {} is UNLOGGED, its changes are not in the log", table.name));
         }
         facts.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+    }
+
+    fn captures_ddl(&self, captured: bool) {
+        if !captured {
+            say(
+                "warning: no event triggers were installed (a superuser may): changes of definitions are looked for in the \
+                 catalogue, and a new table is covered from a base image on, not from its first row",
+            );
+        }
     }
 
     fn waiting_for_transactions(&self) {

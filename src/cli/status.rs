@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::output::{human, print_document, print_text};
 use crate::archive::{Archive, TablePath, Watermark};
-use crate::capture::{SlotState, catalog, require_same_source, slot_state};
+use crate::capture::{SlotState, captures_ddl, catalog, require_same_source, slot_state};
 use crate::failure::{Failure, Result};
 use crate::history::{shown_time, source_position};
 use crate::model::{Lsn, TableName};
@@ -46,6 +46,8 @@ struct SourceStatus {
     no_longer_published: Vec<String>,
     /// In the source, never archived.
     not_archived: Vec<String>,
+    /// New tables are covered from their first row, and every change of a definition is in the history.
+    ddl_capture: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,6 +132,7 @@ async fn ask(source: &Source, archive: &Archive, watermark: Watermark) -> Result
         slot: slot_state(&session, identity).await?,
         no_longer_published: names(lost),
         not_archived: names(never),
+        ddl_capture: captures_ddl(&session, archive).await?,
     })
 }
 
@@ -160,6 +163,11 @@ fn text(status: &Status) -> String {
                 human::duration(Duration::from_secs_f64(source.lag_seconds))
             ));
             lines.push(format!("slot        {}", source.slot.as_ref().map_or("does not exist".to_owned(), slot_text)));
+            if !source.ddl_capture {
+                lines.push(
+                    "definitions are looked for in the catalogue; event triggers would capture them exactly".to_owned(),
+                );
+            }
             if !source.not_archived.is_empty() {
                 lines.push(format!("not covered {}", source.not_archived.join(", ")));
             }

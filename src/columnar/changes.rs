@@ -211,21 +211,50 @@ impl ChangeBuilder {
     ) -> Result<()> {
         let widths = old.map(|old| old.tuple.len()).into_iter().chain(new.map(Tuple::len));
         for width in widths {
-            if width != self.width {
-                return Err(Failure::failed(format!(
-                    "a change has {width} columns where its relation has {}",
-                    self.width
-                )));
+            self.require_width(width)?;
+        }
+        self.push_place(place, operation);
+        self.push_old(old)?;
+        self.push_new(old, new)
+    }
+
+    /// Adds a row as PostgreSQL's text, its values in the relation's order, as an operation without an old row.
+    ///
+    /// # Errors
+    /// Where the row does not have the relation's columns.
+    pub fn push_row<'v>(
+        &mut self,
+        place: Place,
+        operation: Operation,
+        values: impl ExactSizeIterator<Item = Option<&'v [u8]>>,
+    ) -> Result<()> {
+        self.require_width(values.len())?;
+        self.push_place(place, operation);
+        self.push_old(None)?;
+        self.missing.append_null();
+        for (at, value) in values.enumerate() {
+            match value {
+                Some(text) => self.new.append_text(at, text),
+                None => self.new.append_null(at),
             }
         }
+        self.new.end_row()
+    }
+
+    fn require_width(&self, width: usize) -> Result<()> {
+        if width == self.width {
+            return Ok(());
+        }
+        Err(Failure::failed(format!("a change has {width} columns where its relation has {}", self.width)))
+    }
+
+    fn push_place(&mut self, place: Place, operation: Operation) {
         self.lsn.append_value(place.lsn.as_i64());
         self.seq.append_value(place.seq);
         self.xid.append_value(place.xid.into());
         self.ts.append_value(place.time);
         self.op.append_value(operation.as_str());
         self.memory_of_fixed += FIXED_ROW_BYTES;
-        self.push_old(old)?;
-        self.push_new(old, new)
     }
 
     fn push_old(&mut self, old: Option<&OldTuple<'_>>) -> Result<()> {

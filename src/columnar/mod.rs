@@ -36,5 +36,5 @@ mod tests;
 pub use builder::{ColumnBuilder, Fit};
 pub use changes::{ChangeBuilder, ImageBuilder, Place, change_schema, image_schema, image_table_schema};
 pub use reader::ValueReader;
-pub use rows::{RowReader, RowText, old_rows};
+pub use rows::{RowReader, RowText, Wanted, old_rows};
 pub use storage::Storage;

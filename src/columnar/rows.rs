@@ -8,10 +8,24 @@ use super::{Storage, ValueReader, names};
 use crate::failure::{Failure, Result};
 use crate::model::Column;
 
-/// Some columns of a batch. A column that the batch does not have reads as NULL.
+/// Where a wanted column's values are.
+#[derive(Debug, Clone, Copy)]
+pub enum Wanted<'a> {
+    /// In this column of the batch; NULL where the batch does not have it.
+    Stored(&'a Column),
+    /// Rows of the batch are older than the column, and all show this.
+    Constant(Option<&'a str>),
+}
+
+/// Some columns of a batch.
 pub struct RowReader<'a> {
-    columns: Vec<Option<ColumnReader<'a>>>,
+    columns: Vec<Found<'a>>,
     exact: Option<&'a MapArray>,
+}
+
+enum Found<'a> {
+    Values(ColumnReader<'a>),
+    Constant(Option<&'a str>),
 }
 
 struct ColumnReader<'a> {
@@ -21,26 +35,29 @@ struct ColumnReader<'a> {
 
 impl<'a> RowReader<'a> {
     /// Reads `columns` as the rows have them after the change, or in an image.
-    pub fn new(batch: &'a RecordBatch, columns: &[Option<&'a Column>]) -> Result<RowReader<'a>> {
+    pub fn new(batch: &'a RecordBatch, columns: &[Wanted<'a>]) -> Result<RowReader<'a>> {
         RowReader::build(columns, batch.column_by_name(names::EXACT), |stored| batch.column_by_name(stored))
     }
 
     /// Reads `columns` as the rows had them before the change; `None` where no row of the batch has that.
-    pub fn old(batch: &'a RecordBatch, columns: &[Option<&'a Column>]) -> Result<Option<RowReader<'a>>> {
+    pub fn old(batch: &'a RecordBatch, columns: &[Wanted<'a>]) -> Result<Option<RowReader<'a>>> {
         let Some(old) = old_rows(batch) else { return Ok(None) };
         RowReader::build(columns, old.column_by_name(names::EXACT), |stored| old.column_by_name(stored)).map(Some)
     }
 
     fn build(
-        columns: &[Option<&'a Column>],
+        columns: &[Wanted<'a>],
         exact: Option<&'a arrow::array::ArrayRef>,
         find: impl Fn(&str) -> Option<&'a arrow::array::ArrayRef>,
     ) -> Result<RowReader<'a>> {
-        let reader = |column: &Option<&'a Column>| -> Result<Option<ColumnReader<'a>>> {
-            let Some(column) = column else { return Ok(None) };
-            let Some(array) = find(&column.stored) else { return Ok(None) };
+        let reader = |column: &Wanted<'a>| -> Result<Found<'a>> {
+            let column = match *column {
+                Wanted::Stored(column) => column,
+                Wanted::Constant(text) => return Ok(Found::Constant(text)),
+            };
+            let Some(array) = find(&column.stored) else { return Ok(Found::Constant(None)) };
             let values = ValueReader::new(array.as_ref(), &Storage::of_column(column))?;
-            Ok(Some(ColumnReader { stored: &column.stored, values }))
+            Ok(Found::Values(ColumnReader { stored: &column.stored, values }))
         };
         let columns = columns.iter().map(reader).collect::<Result<Vec<_>>>()?;
         let exact = exact.map(|map| map.as_map_opt().ok_or_else(|| Failure::failed("the column _exact is not a map")));
@@ -49,7 +66,14 @@ impl<'a> RowReader<'a> {
 
     /// Appends the text of a column in a row; false where it is NULL.
     pub fn write(&self, column: usize, row: usize, out: &mut Vec<u8>) -> bool {
-        let Some(reader) = self.columns.get(column).and_then(Option::as_ref) else { return false };
+        let reader = match self.columns.get(column) {
+            Some(Found::Values(reader)) => reader,
+            Some(Found::Constant(Some(text))) => {
+                out.extend_from_slice(text.as_bytes());
+                return true;
+            }
+            Some(Found::Constant(None)) | None => return false,
+        };
         if !reader.values.is_null(row) {
             reader.values.write_text(row, out);
             return true;

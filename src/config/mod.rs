@@ -43,6 +43,8 @@ pub struct CaptureConfig {
     pub publication: Option<String>,
     /// Set tables without a usable replica identity to FULL instead of leaving them out.
     pub set_identity_full: bool,
+    /// Install no event triggers in the source; changes of definitions are then looked for in its catalogue.
+    pub no_ddl_capture: bool,
     /// The longest time that a committed transaction waits to be published: "1s" by default.
     pub flush_interval: Option<Span>,
     /// Changes in memory after which they are written: "64MB" by default.
@@ -119,6 +121,7 @@ impl CaptureConfig {
             publication: self.publication.clone().unwrap_or(default.publication),
             tables: self.tables.iter().map(|pattern| TablePattern::parse(pattern)).collect::<Result<_>>()?,
             set_identity_full: self.set_identity_full,
+            capture_ddl: !self.no_ddl_capture,
             flush_interval: self.flush_interval.map_or(default.flush_interval, |span| span.0),
             flush_bytes: self.flush_bytes.map_or(default.flush_bytes, |size| size.0 as usize),
             copy_workers,

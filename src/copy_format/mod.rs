@@ -3,6 +3,7 @@
 //! Both with COPY's default options, in UTF-8: text separates fields with tabs and says NULL as `\N`; CSV separates them
 //! with commas and says NULL as nothing. What is written is byte for byte what `COPY … TO STDOUT` writes.
 
+mod composite;
 mod csv;
 #[cfg(test)]
 mod tests;

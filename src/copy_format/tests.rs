@@ -173,3 +173,19 @@ fn noise_is_read_or_refused_without_a_panic() {
     }
     assert!((1..50_000).contains(&refused));
 }
+
+#[test]
+fn composites_are_read_as_record_out_wrote_them() {
+    let text = br#"(1,"a ""q"" \\ ,",,"","(3,4),(1,2)",{1})"#;
+    let mut row = TextRow::new();
+    row.read_composite(text, 6).unwrap();
+    let fields: Vec<_> = row.fields().map(|field| field.map(|text| str::from_utf8(text).unwrap())).collect();
+    assert_eq!(fields, [Some("1"), Some(r#"a "q" \ ,"#), None, Some(""), Some("(3,4),(1,2)"), Some("{1}")]);
+    row.read_composite(b"()", 0).unwrap();
+    assert!(row.is_empty());
+    row.read_composite(b"()", 1).unwrap();
+    assert_eq!(row.field(0), None);
+    for (text, columns) in [("", 0), ("(", 1), ("(a", 1), ("(\"a)", 1), ("(a,b)", 1), ("(a\\)", 1)] {
+        assert!(row.read_composite(text.as_bytes(), columns).is_err(), "{text}");
+    }
+}

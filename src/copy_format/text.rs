@@ -17,8 +17,8 @@ const END_OF_DATA: &[u8] = b"\\.";
 /// allocates nothing.
 #[derive(Debug, Default, Clone)]
 pub struct TextRow {
-    bytes: Vec<u8>,
-    fields: Vec<Option<Range<usize>>>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) fields: Vec<Option<Range<usize>>>,
 }
 
 impl TextRow {
@@ -33,12 +33,11 @@ impl TextRow {
     /// [`crate::failure::Category::Failed`] where the line has another number of fields, has a line feed inside, ends
     /// within an escape, or is the mark `\.` that ends the data. The row then has no fields.
     pub fn read(&mut self, line: &[u8], columns: usize) -> Result<()> {
-        self.bytes.clear();
-        self.fields.clear();
+        self.clear();
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let outcome = self.read_line(line, columns);
         if outcome.is_err() {
-            self.fields.clear();
+            self.clear();
         }
         outcome
     }
@@ -79,10 +78,19 @@ impl TextRow {
         if !(line.is_empty() && columns == 0) {
             self.read_fields(line)?;
         }
-        if self.fields.len() != columns {
-            return Err(malformed(&format!("it has {} fields where {columns} were expected", self.fields.len())));
+        self.require_width(columns)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+    }
+
+    pub(super) fn require_width(&self, columns: usize) -> Result<()> {
+        if self.fields.len() == columns {
+            return Ok(());
         }
-        Ok(())
+        Err(malformed(&format!("it has {} fields where {columns} were expected", self.fields.len())))
     }
 
     fn read_fields(&mut self, line: &[u8]) -> Result<()> {
@@ -191,7 +199,7 @@ fn escape_letter(byte: u8) -> Option<u8> {
     }
 }
 
-fn malformed(why: &str) -> Failure {
+pub(super) fn malformed(why: &str) -> Failure {
     Failure::failed(format!("a row from COPY cannot be read: {why}"))
         .remedy("run the command again; where it stays, something between here and the server alters its answers")
 }

@@ -9,9 +9,9 @@ use arrow::datatypes::Int64Type;
 use futures::TryStreamExt as _;
 
 use crate::archive::{Archive, DataFile};
-use crate::columnar::{RowReader, names, old_rows};
+use crate::columnar::{RowReader, Wanted, names, old_rows};
 use crate::failure::{Failure, Result};
-use crate::model::{Column, Identity, Lsn, Operation, RelationVersion, TableName};
+use crate::model::{Column, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
 
 /// A row's key: the texts of its key columns, so that equal bytes mean equal keys.
 pub type Key = Box<[u8]>;
@@ -29,7 +29,7 @@ pub(super) struct Place {
 
 /// Where the values that an update left out are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Base {
+pub(super) enum Source {
     /// In another version in the changes, by its index.
     Version(usize),
     /// In the image's row with this key.
@@ -41,7 +41,7 @@ pub(super) enum Base {
 pub(super) struct Version {
     pub(super) place: Place,
     /// For an update that left out unchanged TOASTed values.
-    pub(super) base: Option<Base>,
+    pub(super) base: Option<Source>,
 }
 
 /// What stands under one key.
@@ -107,19 +107,19 @@ impl Overlay {
         }
     }
 
-    fn add(&mut self, key: Key, place: Place, base: Option<Base>) {
+    fn add(&mut self, key: Key, place: Place, base: Option<Source>) {
         let version = self.versions.len();
         self.versions.push(Version { place, base });
         self.slots.entry(key).or_default().live.push(version);
     }
 
-    fn remove(&mut self, key: Key) -> Base {
+    fn remove(&mut self, key: Key) -> Source {
         let slot = self.slots.entry(key.clone()).or_default();
         match slot.live.pop() {
-            Some(version) => Base::Version(version),
+            Some(version) => Source::Version(version),
             None => {
                 slot.image_gone += 1;
-                Base::Image(key)
+                Source::Image(key)
             }
         }
     }
@@ -146,24 +146,29 @@ impl Overlay {
     }
 }
 
-/// The keys that changes with `from <= _lsn < to` touched.
+/// The keys that changes in a range of history touched.
 #[derive(Debug, Default)]
 pub struct TouchedKeys {
     pub keys: KeySet,
-    /// The table was truncated in between, which touches every key of before.
+    /// The table was truncated or written anew in between, which touches every key of before.
     pub truncated: bool,
 }
 
-/// Finds the keys that changes with `from <= _lsn < to` touched, before and after.
+/// Finds the keys that changes with `from <= _lsn < to` touched, before and after; `key` are columns of the relation
+/// version that held at the beginning.
 pub async fn touched_keys(
     archive: &Archive,
     relation: &RelationVersion,
-    key: &[String],
+    key: &[Column],
     (from, to): (Lsn, Lsn),
 ) -> Result<TouchedKeys> {
-    let names = names_of(archive, relation.oid, to).await?;
+    let records = records_of(archive, relation.oid, Position::before(to)).await?;
+    let names = names_of(&records);
+    let (from, to) = (Position::before(from), Position::before(to));
     let range = Range { archive, names: &names, oid: relation.oid, key, from, to };
     let mut touched = TouchedKeys::default();
+    let within = records.iter().filter(|record| record.position >= from);
+    touched.truncated = within.into_iter().any(|record| record.event != RelationEvent::Described);
     for part in range.entries(&Select::All).await? {
         for entry in part.entries {
             touched.truncated |= entry.operation == Operation::Truncate;
@@ -174,44 +179,30 @@ pub async fn touched_keys(
     Ok(touched)
 }
 
-/// The names that a table had up to an LSN.
-pub(super) async fn names_of(archive: &Archive, oid: u32, to: Lsn) -> Result<Vec<TableName>> {
-    let mut names = Vec::new();
-    for record in archive.relations().await? {
-        if record.relation.oid == oid && record.lsn <= to && !names.contains(&record.relation.name) {
-            names.push(record.relation.name);
-        }
-    }
-    Ok(names)
+/// The versions of one relation before a position, oldest first. The archive's first ones hold from its beginning on.
+pub(super) async fn records_of(archive: &Archive, oid: u32, before: Position) -> Result<Vec<RelationRecord>> {
+    let start = archive.identity().start_lsn;
+    let mut records = archive.relations().await?;
+    records.retain(|record| record.relation.oid == oid && (record.position < before || record.position.lsn <= start));
+    Ok(records)
 }
 
-/// The columns by which rows are told apart over all relation versions given: those that each of them
-/// identifies rows by.
-///
-/// # Errors
-/// Refused where versions have nothing in common.
-pub(super) fn common_key<'a>(
-    name: &TableName,
-    versions: impl IntoIterator<Item = &'a RelationVersion>,
-) -> Result<Vec<String>> {
-    let mut common: Option<Vec<String>> = None;
-    for version in versions {
-        // A table without columns has rows all the same, all of them equal.
-        if version.identity == Identity::Nothing || version.columns.is_empty() {
-            continue;
+/// The names that a relation had.
+pub(super) fn names_of(records: &[RelationRecord]) -> Vec<TableName> {
+    let mut names: Vec<TableName> = Vec::new();
+    for record in records {
+        if !names.contains(&record.relation.name) {
+            names.push(record.relation.name.clone());
         }
-        let keys: Vec<&str> = version.key_positions().iter().map(|&at| version.columns[at].name.as_str()).collect();
-        common = Some(match common {
-            None => keys.iter().map(|key| (*key).to_owned()).collect(),
-            Some(common) => common.into_iter().filter(|key| keys.contains(&key.as_str())).collect(),
-        });
     }
-    match common {
-        Some(key) if key.is_empty() => {
-            Err(Failure::refused(format!("{name} changed its replica identity to columns that it did not have before"))
-                .remedy("choose a point after that change"))
-        }
-        common => Ok(common.unwrap_or_default()),
+    names
+}
+
+/// Where a column of one version is in the rows of another. Rows from before it was added show one constant.
+pub(super) fn wanted_in<'a>(column: &'a Column, version: &'a RelationVersion) -> Wanted<'a> {
+    match version.same_column(column) {
+        Some(stored) => Wanted::Stored(stored),
+        None => Wanted::Constant(column.missing.as_deref()),
     }
 }
 
@@ -228,11 +219,11 @@ struct Entry {
 struct Part {
     file: DataFile,
     /// Commit LSN and order of the first change.
-    first: (i64, i64),
+    first: Position,
     entries: Vec<Entry>,
 }
 
-/// Some of a table's changes: those with `from <= _lsn < to`.
+/// Some of a table's changes: those from one position up to another.
 #[derive(Debug)]
 pub(super) struct Range<'a> {
     pub(super) archive: &'a Archive,
@@ -240,9 +231,9 @@ pub(super) struct Range<'a> {
     pub(super) names: &'a [TableName],
     /// Another table may have had one of the names before or since.
     pub(super) oid: u32,
-    pub(super) key: &'a [String],
-    pub(super) from: Lsn,
-    pub(super) to: Lsn,
+    pub(super) key: &'a [Column],
+    pub(super) from: Position,
+    pub(super) to: Position,
 }
 
 /// Which changes are of interest.
@@ -287,7 +278,7 @@ impl Range<'_> {
     async fn entries(&self, select: &Select<'_>) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         for name in self.names {
-            for file in self.archive.change_files(name, self.from, self.to).await? {
+            for file in self.archive.change_files(name, self.from.lsn, Lsn(self.to.lsn.0.saturating_add(1))).await? {
                 parts.extend(self.entries_of_file(file, select).await?);
             }
         }
@@ -299,25 +290,33 @@ impl Range<'_> {
         if relation.oid != self.oid {
             return Ok(None);
         }
-        let columns: Vec<Option<&Column>> = self.key.iter().map(|key| relation.column(key)).collect();
+        let columns: Vec<Wanted<'_>> = self.key.iter().map(|key| wanted_in(key, &relation)).collect();
         let mut wanted = vec![names::LSN, names::SEQ, names::OP, names::OLD, names::MISSING, names::EXACT];
-        wanted.extend(columns.iter().flatten().map(|column| column.stored.as_str()));
+        wanted.extend(columns.iter().filter_map(stored_name));
         let mut batches = self.archive.read(&file, Some(&wanted)).await?.stream()?;
-        let mut part = Part { file, first: (i64::MAX, i64::MAX), entries: Vec::new() };
+        let mut part = Part { file, first: Position { lsn: Lsn(u64::MAX), seq: i64::MAX }, entries: Vec::new() };
         let mut first_row = 0u32;
         while let Some(batch) = batches.try_next().await? {
-            entries_of(&batch, &columns, first_row, (self.from, self.to), select, &mut part)?;
+            entries_of(&batch, &columns, first_row, self.from..self.to, select, &mut part)?;
             first_row += batch.num_rows() as u32;
         }
         Ok((!part.entries.is_empty()).then_some(part))
     }
 }
 
+/// The stored name of a column that is not a constant.
+pub(super) fn stored_name<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {
+    match wanted {
+        Wanted::Stored(column) => Some(&column.stored),
+        Wanted::Constant(_) => None,
+    }
+}
+
 fn entries_of(
     batch: &RecordBatch,
-    columns: &[Option<&Column>],
+    columns: &[Wanted<'_>],
     first_row: u32,
-    (from, to): (Lsn, Lsn),
+    range: std::ops::Range<Position>,
     select: &Select<'_>,
     part: &mut Part,
 ) -> Result<()> {
@@ -334,8 +333,8 @@ fn entries_of(
     let old_rows = old_rows(batch);
     let mut buffer = Vec::new();
     for row in 0..batch.num_rows() {
-        let lsn = lsns.value(row);
-        if lsn < from.as_i64() || lsn >= to.as_i64() {
+        let position = Position { lsn: Lsn::from_i64(lsns.value(row)), seq: seqs.value(row) };
+        if !range.contains(&position) {
             continue;
         }
         let operation = Operation::parse(operations.value(row)).ok_or_else(|| {
@@ -351,7 +350,7 @@ fn entries_of(
         let incomplete = missing.is_valid(row);
         let entry = Entry { row: first_row + row as u32, operation, old_key, new_key, incomplete };
         if select.takes(&entry) {
-            part.first = part.first.min((lsn, seqs.value(row)));
+            part.first = part.first.min(position);
             part.entries.push(entry);
         }
     }

@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use futures::TryStreamExt as _;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 
-use super::overlay::{self, Base, KeySet, Overlay, Place};
+use super::overlay::{self, KeySet, Overlay, Place, Source};
 use crate::archive::{Archive, DataFile, Image};
-use crate::columnar::{RowReader, RowText, names};
+use crate::columnar::{RowReader, RowText, Wanted, names};
 use crate::failure::{Failure, Result};
-use crate::model::{Column, Lsn, RelationVersion, TableName};
+use crate::model::{Column, Identity, Lsn, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
 
 /// What a row is given to.
 pub type RowSink<'a> = dyn FnMut(&RowText) -> Result<()> + Send + 'a;
@@ -21,7 +22,7 @@ pub type RowSink<'a> = dyn FnMut(&RowText) -> Result<()> + Send + 'a;
 type KeyedSink<'a> = dyn FnMut(&RowText, &[u8]) -> Result<()> + Send + 'a;
 
 /// The same for a version of a row, with the columns that it left out.
-type VersionSink<'a> = dyn FnMut(usize, &RowText, Vec<String>, &[u8]) -> Result<()> + Send + 'a;
+type VersionSink<'a> = dyn FnMut(usize, &RowText, Vec<usize>, &[u8]) -> Result<()> + Send + 'a;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -30,9 +31,34 @@ pub struct TableAt {
     relation: RelationVersion,
     /// Every name that it had until then.
     names: Vec<TableName>,
-    key: Vec<String>,
-    image: Image,
-    cut: Lsn,
+    /// The columns by which its rows are told apart.
+    key: Vec<Column>,
+    base: Base,
+    /// Changes from here on are not in the base.
+    from: Position,
+    cut: Position,
+}
+
+/// Where the rows come from that no change since has touched.
+#[derive(Debug)]
+enum Base {
+    /// There were none.
+    Nothing,
+    Image(Image),
+    /// The state before rows were told apart by other columns.
+    State(Box<TableAt>),
+    /// The leaves of a partitioned table.
+    Leaves(Vec<TableAt>),
+}
+
+/// What somebody is told who asks for a table where it cannot be known.
+fn unknown(name: &TableName, records: &[RelationRecord]) -> Failure {
+    let since = records.iter().rfind(|record| record.event == RelationEvent::Unseen).map(|record| record.position.lsn);
+    let cause = match since {
+        Some(lsn) => format!("the rows of {name} are not known from {lsn} on, until its next base image"),
+        None => format!("the archive has no base image of {name}, so its rows at a point are not known"),
+    };
+    Failure::refused(cause).remedy("name a later point; its changes are in the archive: afterimage query")
 }
 
 impl TableAt {
@@ -41,26 +67,62 @@ impl TableAt {
     /// # Errors
     /// Refused where its state then cannot be known.
     pub async fn find(archive: &Archive, name: &TableName, cut: Lsn) -> Result<Option<TableAt>> {
+        let cut = Position::before(cut);
         let start = archive.identity().start_lsn;
-        let mut known = archive.relations().await?;
-        known.retain(|record| record.lsn < cut || record.lsn <= start);
-        let Some(latest) = known.iter().rfind(|record| record.relation.name == *name) else { return Ok(None) };
-        let relation = latest.relation.clone();
-        let names = overlay::names_of(archive, relation.oid, cut).await?;
-        let mut image: Option<Image> = None;
-        for name in &names {
-            let found = image_of(archive, name, relation.oid, cut).await?;
-            image = image.into_iter().chain(found).max_by_key(|image| image.lsn);
+        let mut latest: HashMap<u32, RelationRecord> = HashMap::new();
+        for record in archive.relations().await? {
+            if record.position < cut || record.position.lsn <= start {
+                latest.insert(record.relation.oid, record);
+            }
         }
-        let image = image.ok_or_else(|| {
-            Failure::refused(format!("the archive has no base image of {name}, so its rows at a point are not known"))
-                .remedy(
-                    "it was not archived from the beginning; its changes since are in the archive: afterimage query",
-                )
-        })?;
-        let versions = known.iter().map(|record| &record.relation).filter(|version| version.oid == relation.oid);
-        let key = overlay::common_key(name, versions)?;
-        Ok(Some(TableAt { archive: archive.clone(), relation, names, key, image, cut }))
+        let mut named = latest.into_values().filter(|record| record.relation.name == *name);
+        match named.find(|record| record.event != RelationEvent::Dropped) {
+            Some(record) => TableAt::of_relation(archive, record.relation.oid, cut).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The state of the relation at a position, where it has one.
+    async fn of_relation(archive: &Archive, oid: u32, cut: Position) -> Result<TableAt> {
+        let records = overlay::records_of(archive, oid, cut).await?;
+        let gone = || Failure::failed(format!("the archive has no relation {oid}"));
+        let relation = records.last().ok_or_else(gone)?.relation.clone();
+        let names = overlay::names_of(&records);
+        if relation.partitioned {
+            return TableAt::of_partitioned(archive, relation, names, cut).await;
+        }
+        let (mut base, mut from) = base_of(archive, &relation, &names, &records, cut).await?;
+        let since = segment_start(&records, from);
+        if since > from {
+            // Rows of before are told apart in another way.
+            base = Base::State(Box::new(Box::pin(TableAt::of_relation(archive, oid, since)).await?));
+            from = since;
+        }
+        let key = relation.key_positions().into_iter().map(|at| relation.columns[at].clone()).collect();
+        Ok(TableAt { archive: archive.clone(), relation, names, key, base, from, cut })
+    }
+
+    async fn of_partitioned(
+        archive: &Archive,
+        relation: RelationVersion,
+        names: Vec<TableName>,
+        cut: Position,
+    ) -> Result<TableAt> {
+        let records = archive.relations().await?;
+        let start = archive.identity().start_lsn;
+        let before = records.into_iter().filter(|record| record.position < cut || record.position.lsn <= start);
+        let latest: HashMap<u32, RelationRecord> = before.map(|record| (record.relation.oid, record)).collect();
+        let parent = |oid: u32| latest.get(&oid).and_then(|record| record.relation.parent);
+        let belongs =
+            |oid: u32| std::iter::successors(parent(oid), |above| parent(*above)).any(|above| above == relation.oid);
+        let mut leaves = Vec::new();
+        for (oid, record) in &latest {
+            if record.event != RelationEvent::Dropped && !record.relation.partitioned && belongs(*oid) {
+                leaves.push(Box::pin(TableAt::of_relation(archive, *oid, cut)).await?);
+            }
+        }
+        let (archive, base, from) = (archive.clone(), Base::Leaves(leaves), cut);
+        Ok(TableAt { archive, relation, names, key: Vec::new(), base, from, cut })
     }
 
     /// The columns that the table had then.
@@ -69,19 +131,25 @@ impl TableAt {
     }
 
     /// The columns by which its rows are told apart.
-    pub fn key(&self) -> &[String] {
+    pub fn key(&self) -> &[Column] {
         &self.key
     }
 
     /// Gives every row, in no order, its fields in the order of [`TableAt::relation`]. With `only`, rows
     /// under other keys are left out.
     pub async fn for_each_row(&self, only: Option<&KeySet>, sink: &mut RowSink<'_>) -> Result<()> {
+        if let Base::Leaves(leaves) = &self.base {
+            for leaf in leaves {
+                self.rows_of_leaf(leaf, sink).await?;
+            }
+            return Ok(());
+        }
         let range = overlay::Range {
             archive: &self.archive,
             names: &self.names,
             oid: self.relation.oid,
             key: &self.key,
-            from: self.image.lsn,
+            from: self.from,
             to: self.cut,
         };
         let wider = match only {
@@ -95,15 +163,80 @@ impl TableAt {
             if only.is_none_or(|only| only.contains(key)) { sink(row) } else { Ok(()) }
         };
         if !overlay.image_dropped || borrowed.needs_image() {
-            for file in &self.image.files {
-                self.image_rows(file, &mut overlay, read, &mut borrowed, &mut wanted).await?;
+            match &self.base {
+                Base::Nothing | Base::Leaves(_) => {}
+                Base::Image(image) => {
+                    for file in &image.files {
+                        self.image_rows(file, &mut overlay, read, &mut borrowed, &mut wanted).await?;
+                    }
+                }
+                Base::State(state) => {
+                    Box::pin(self.state_rows(state, &mut overlay, read, &mut borrowed, &mut wanted)).await?;
+                }
             }
         }
         self.changed_rows(&overlay, &mut borrowed, &mut wanted).await
     }
 
-    fn columns_in<'r>(&self, relation: &'r RelationVersion) -> Vec<Option<&'r Column>> {
-        self.relation.columns.iter().map(|column| relation.column(&column.name)).collect()
+    fn columns_in<'r>(&'r self, relation: &'r RelationVersion) -> Vec<Wanted<'r>> {
+        self.relation.columns.iter().map(|column| overlay::wanted_in(column, relation)).collect()
+    }
+
+    fn keys_in<'r>(&'r self, relation: &'r RelationVersion) -> Vec<Wanted<'r>> {
+        self.key.iter().map(|column| overlay::wanted_in(column, relation)).collect()
+    }
+
+    /// A leaf can have the columns in another order.
+    async fn rows_of_leaf(&self, leaf: &TableAt, sink: &mut RowSink<'_>) -> Result<()> {
+        let position = |column: &Column| leaf.relation.columns.iter().position(|known| known.name == column.name);
+        let positions: Vec<_> = self.relation.columns.iter().map(position).collect();
+        let mut text = RowText::default();
+        let mut give = |row: &RowText| {
+            text.clear();
+            for position in &positions {
+                let value = position.and_then(|at| row.field(at));
+                text.push_with(|out| value.map(|value| out.extend_from_slice(value)).is_some());
+            }
+            sink(&text)
+        };
+        Box::pin(leaf.for_each_row(None, &mut give)).await
+    }
+
+    /// The rows of a state that stands in for an image.
+    async fn state_rows(
+        &self,
+        state: &TableAt,
+        overlay: &mut Overlay,
+        only: Option<&KeySet>,
+        borrowed: &mut Borrowed,
+        sink: &mut KeyedSink<'_>,
+    ) -> Result<()> {
+        let position = |column: &Column| {
+            let then = state.relation.same_column(column)?;
+            state.relation.columns.iter().position(|column| column.name == then.name)
+        };
+        let positions: Vec<_> = self.relation.columns.iter().map(|column| (position(column), column)).collect();
+        let mut text = RowText::default();
+        let mut give = |row: &RowText| {
+            text.clear();
+            for (position, column) in &positions {
+                let value = match position {
+                    Some(at) => row.field(*at),
+                    None => column.missing.as_deref().map(str::as_bytes),
+                };
+                text.push_with(|out| value.map(|value| out.extend_from_slice(value)).is_some());
+            }
+            let key = self.key_of(&text);
+            if only.is_some_and(|only| !only.contains(key.as_slice())) {
+                return Ok(());
+            }
+            let taken = overlay.takes_from_image(&key);
+            if borrowed.wants_image_row(&key) {
+                borrowed.keep_image_row(&key, text.clone());
+            }
+            if taken || overlay.image_dropped { Ok(()) } else { sink(&text, &key) }
+        };
+        Box::pin(state.for_each_row(None, &mut give)).await
     }
 
     async fn image_rows(
@@ -117,7 +250,7 @@ impl TableAt {
         let reader = self.archive.read(file, None).await?;
         let relation = reader.relation()?;
         let columns = self.columns_in(&relation);
-        let keys: Vec<Option<&Column>> = self.key.iter().map(|key| relation.column(key)).collect();
+        let keys = self.keys_in(&relation);
         let selects = only.is_some() || overlay.touches_image() || borrowed.needs_image();
         let reader = match only {
             Some(only) => {
@@ -150,9 +283,9 @@ impl TableAt {
         Ok(())
     }
 
-    async fn rows_with_keys(&self, file: &DataFile, keys: &[Option<&Column>], only: &KeySet) -> Result<Vec<u32>> {
+    async fn rows_with_keys(&self, file: &DataFile, keys: &[Wanted<'_>], only: &KeySet) -> Result<Vec<u32>> {
         let mut wanted = vec![names::EXACT];
-        wanted.extend(keys.iter().flatten().map(|column| column.stored.as_str()));
+        wanted.extend(keys.iter().filter_map(overlay::stored_name));
         let mut batches = self.archive.read(file, Some(&wanted)).await?.stream()?;
         let (mut found, mut first_row, mut key) = (Vec::new(), 0u32, Vec::new());
         while let Some(batch) = batches.try_next().await? {
@@ -176,11 +309,11 @@ impl TableAt {
             let Place { file, row } = overlay.versions[version].place;
             by_file.entry(file).or_default().push((row, version));
         }
-        let mut kept: HashMap<usize, (RowText, Vec<String>)> = HashMap::new();
+        let mut kept: HashMap<usize, (RowText, Vec<usize>)> = HashMap::new();
         for (file, mut rows) in by_file {
             rows.sort_unstable();
             rows.dedup();
-            let mut take = |version: usize, text: &RowText, missing: Vec<String>, key: &[u8]| -> Result<()> {
+            let mut take = |version: usize, text: &RowText, missing: Vec<usize>, key: &[u8]| -> Result<()> {
                 let needed = borrowed.versions.contains(&version);
                 if needed || overlay.versions[version].base.is_some() {
                     kept.insert(version, (text.clone(), missing));
@@ -197,7 +330,7 @@ impl TableAt {
         let reader = self.archive.read(file, None).await?;
         let relation = reader.relation()?;
         let columns = self.columns_in(&relation);
-        let keys: Vec<Option<&Column>> = self.key.iter().map(|key| relation.column(key)).collect();
+        let keys = self.keys_in(&relation);
         let positions: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
         let mut batches = reader.select(selection(&positions)).stream()?;
         let mut versions = rows.iter().map(|(_, version)| *version);
@@ -208,10 +341,29 @@ impl TableAt {
             for (row, version) in (0..batch.num_rows()).zip(versions.by_ref()) {
                 reader.read(row, &mut text);
                 row_keys.read_key(row, &mut key);
-                take(version, &text, missing_columns(&batch, row), &key)?;
+                take(version, &text, self.missing_columns(&relation, &batch, row), &key)?;
             }
         }
         Ok(())
+    }
+
+    /// The positions of the columns that an update left out.
+    fn missing_columns(&self, relation: &RelationVersion, batch: &RecordBatch, row: usize) -> Vec<usize> {
+        let Some(missing) = batch.column_by_name(names::MISSING).and_then(|column| column.as_list_opt::<i32>()) else {
+            return Vec::new();
+        };
+        if missing.is_null(row) {
+            return Vec::new();
+        }
+        let listed = missing.value(row);
+        let Some(listed) = listed.as_string_opt::<i32>() else { return Vec::new() };
+        let left_out =
+            relation.columns.iter().filter(|column| listed.iter().flatten().any(|name| name == column.stored));
+        let position = |column: &Column| {
+            let now = self.relation.same_column(column)?;
+            self.relation.columns.iter().position(|column| column.name == now.name)
+        };
+        left_out.filter_map(position).collect()
     }
 
     /// Fills in what updates left out, and gives those rows.
@@ -219,14 +371,14 @@ impl TableAt {
         &self,
         overlay: &Overlay,
         borrowed: &Borrowed,
-        kept: &HashMap<usize, (RowText, Vec<String>)>,
+        kept: &HashMap<usize, (RowText, Vec<usize>)>,
         sink: &mut KeyedSink<'_>,
     ) -> Result<()> {
         let live = overlay.live().filter(|version| kept.contains_key(version));
         for version in live {
             let mut text = RowText::default();
-            for (at, column) in self.relation.columns.iter().enumerate() {
-                let holder = borrowed.find(overlay, kept, version, &column.name)?;
+            for at in 0..self.relation.columns.len() {
+                let holder = borrowed.find(overlay, kept, version, at)?;
                 text.push_with(|out| match holder.field(at) {
                     Some(bytes) => {
                         out.extend_from_slice(bytes);
@@ -243,8 +395,8 @@ impl TableAt {
     /// The key of a row in this table's columns.
     pub fn key_of(&self, row: &RowText) -> Vec<u8> {
         let mut key = Vec::new();
-        for name in &self.key {
-            let at = self.relation.columns.iter().position(|column| column.name == *name);
+        for column in &self.key {
+            let at = self.relation.columns.iter().position(|known| known.name == column.name);
             match at.and_then(|at| row.field(at)) {
                 Some(bytes) => {
                     key.push(1);
@@ -256,6 +408,60 @@ impl TableAt {
         }
         key
     }
+}
+
+/// The newest place from which the rows are known, and what was there.
+async fn base_of(
+    archive: &Archive,
+    relation: &RelationVersion,
+    names: &[TableName],
+    records: &[RelationRecord],
+    cut: Position,
+) -> Result<(Base, Position)> {
+    let mut image: Option<Image> = None;
+    for name in names {
+        let found = image_of(archive, name, relation.oid, cut.lsn).await?;
+        image = image.into_iter().chain(found).max_by_key(|image| image.lsn);
+    }
+    let said = records.iter().rfind(|record| record.event != RelationEvent::Described);
+    match (image, said) {
+        (Some(image), said) if said.is_none_or(|said| said.position < Position::before(image.lsn)) => {
+            let from = Position::before(image.lsn);
+            Ok((Base::Image(image), from))
+        }
+        (_, Some(said)) if matches!(said.event, RelationEvent::Created | RelationEvent::Rewritten) => {
+            Ok((Base::Nothing, said.position))
+        }
+        _ => Err(unknown(&relation.name, records)),
+    }
+}
+
+/// From where on, at or after a base, rows are told apart as they are in the end.
+fn segment_start(records: &[RelationRecord], base: Position) -> Position {
+    let mut start = base;
+    let mut kind: Option<Option<Vec<i16>>> = None;
+    for record in records.iter().rev() {
+        let relation = &record.relation;
+        // Without an identity nothing was updated or deleted, and of a table without columns all rows are equal.
+        if relation.identity != Identity::Nothing && !relation.columns.is_empty() {
+            let found = identity_kind(relation);
+            if kind.get_or_insert_with(|| found.clone()) != &found {
+                return start.max(base);
+            }
+            start = record.position;
+        }
+        if record.position <= base {
+            return base;
+        }
+    }
+    base
+}
+
+/// What tells rows apart: the numbers of the key's columns, or `None` for all that there are.
+fn identity_kind(relation: &RelationVersion) -> Option<Vec<i16>> {
+    let numbered = relation.columns.iter().all(|column| column.number != 0);
+    let number = |at: usize| if numbered { relation.columns[at].number } else { at as i16 };
+    (relation.identity != Identity::Full).then(|| relation.key_positions().into_iter().map(number).collect())
 }
 
 /// The newest base image under a name, where it is of this table and not of another that had the name.
@@ -282,11 +488,11 @@ impl Borrowed {
             let mut next = overlay.versions[version].base.as_ref();
             while let Some(base) = next {
                 match base {
-                    Base::Image(key) => {
+                    Source::Image(key) => {
                         borrowed.image.insert(key.clone(), None);
                         next = None;
                     }
-                    Base::Version(before) => {
+                    Source::Version(before) => {
                         borrowed.versions.insert(*before);
                         next = overlay.versions[*before].base.as_ref();
                     }
@@ -314,39 +520,25 @@ impl Borrowed {
     fn find<'k>(
         &'k self,
         overlay: &Overlay,
-        kept: &'k HashMap<usize, (RowText, Vec<String>)>,
+        kept: &'k HashMap<usize, (RowText, Vec<usize>)>,
         mut version: usize,
-        column: &str,
+        column: usize,
     ) -> Result<&'k RowText> {
         let lost = || {
-            Failure::failed(format!("a value of the column {column} is not in the archive where it should be"))
+            Failure::failed(format!("a value of column {} is not in the archive where it should be", column + 1))
                 .remedy("the store has lost objects of the archive")
         };
         loop {
             let (text, missing) = kept.get(&version).ok_or_else(lost)?;
-            if !missing.iter().any(|name| name == column) {
+            if !missing.contains(&column) {
                 return Ok(text);
             }
             match overlay.versions[version].base.as_ref().ok_or_else(lost)? {
-                Base::Version(before) => version = *before,
-                Base::Image(key) => return self.image.get(key).and_then(Option::as_ref).ok_or_else(lost),
+                Source::Version(before) => version = *before,
+                Source::Image(key) => return self.image.get(key).and_then(Option::as_ref).ok_or_else(lost),
             }
         }
     }
-}
-
-/// The columns, by their names in the source, that an update left out.
-fn missing_columns(batch: &arrow::array::RecordBatch, row: usize) -> Vec<String> {
-    use arrow::array::{Array as _, AsArray as _};
-    let Some(missing) = batch.column_by_name(names::MISSING).and_then(|column| column.as_list_opt::<i32>()) else {
-        return Vec::new();
-    };
-    if missing.is_null(row) {
-        return Vec::new();
-    }
-    let listed = missing.value(row);
-    let stored = listed.as_string_opt::<i32>().map(|stored| stored.iter().flatten().collect()).unwrap_or_else(Vec::new);
-    stored.into_iter().filter_map(names::source_column).collect()
 }
 
 /// The rows of a file at these positions, which ascend.

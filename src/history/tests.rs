@@ -11,7 +11,9 @@ use crate::archive::{
     stage,
 };
 use crate::columnar::{ChangeBuilder, ImageBuilder, Place, RowText, change_schema, image_table_schema};
-use crate::model::{Column, Identity, Lsn, Operation, RelationRecord, RelationVersion, TableName};
+use crate::model::{
+    Column, Identity, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
+};
 use crate::pgoutput::{Message, OldTuple, Tuple, decode};
 
 const TEXT: u32 = 25;
@@ -25,6 +27,10 @@ fn relation(name: &str, oid: u32, identity: Identity, key: &[bool]) -> RelationV
         ..Column::new(format!("Column {at}"), TEXT, -1, key[at])
     };
     RelationVersion::new(oid, TableName::new("public", name), identity, (0..key.len()).map(column).collect())
+}
+
+fn record(position: Position, relation: &RelationVersion) -> RelationRecord {
+    RelationRecord { position, event: RelationEvent::Described, relation: relation.clone(), definition: None }
 }
 
 /// The bytes of an insert of these values, which [`decode`] turns into a tuple.
@@ -91,7 +97,7 @@ impl Growing {
             slot: "s".into(),
             publication: "p".into(),
         };
-        let record = RelationRecord { lsn: Lsn(100), relation: relation.clone() };
+        let record = record(Position::before(Lsn(100)), relation);
         let first = Publication { end: Lsn(100), relations: vec![record], ..Publication::default() };
         writer.publish(&first).await.unwrap();
         writer.begin(&identity).await.unwrap();
@@ -123,7 +129,7 @@ impl Growing {
             image_lsn: None,
         };
         let file = stage(&self.store, &TablePath::Changes(relation.name.clone()), content).await.unwrap();
-        let record = RelationRecord { lsn, relation: relation.clone() };
+        let record = record(Position { lsn, seq: 0 }, relation);
         let publication = Publication {
             end: Lsn(self.at),
             changes: vec![(relation.name.clone(), vec![file])],

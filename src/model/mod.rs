@@ -10,4 +10,7 @@ pub use lsn::{Lsn, Xid};
 pub use name::{TableName, TablePattern, quote_identifier, quote_literal};
 pub use point::{Point, PointSyntax};
 pub use relation::{BaseType, Column, Identity, Operation, RelationVersion};
-pub use transaction::{Commit, Mark, OperationCounts, RelationRecord, RestoreRecord, Transaction};
+pub use transaction::{
+    Commit, DdlRecord, LogicalMessage, Mark, OperationCounts, Position, RelationEvent, RelationRecord, RestoreRecord,
+    SequenceSample, Transaction,
+};

@@ -18,6 +18,16 @@ impl TableName {
         TableName { schema: schema.into(), table: table.into() }
     }
 
+    /// Reads what [`TableName`] shows: two parts, quoted where SQL needs it.
+    pub fn parse(text: &str) -> Option<TableName> {
+        let mut parts = split_parts(text).ok()?.into_iter().map(|part| match part.0.as_slice() {
+            [Piece::Literal(name)] => Some(name.clone()),
+            _ => None,
+        });
+        let name = TableName::new(parts.next()??, parts.next()??);
+        parts.next().is_none().then_some(name)
+    }
+
     /// The name quoted for use in SQL, always with its schema.
     pub fn to_sql(&self) -> String {
         format!("{}.{}", quote_identifier(&self.schema), quote_identifier(&self.table))
@@ -81,6 +91,15 @@ impl TablePattern {
         Ok(TablePattern { text: text.to_owned(), schema, table })
     }
 
+    /// The pattern as an SQL condition over two expressions that give a table's schema and name.
+    pub fn to_sql(&self, schema: &str, table: &str) -> String {
+        format!(
+            "({schema} ~ {} AND {table} ~ {})",
+            quote_literal(&self.schema.to_regex()),
+            quote_literal(&self.table.to_regex())
+        )
+    }
+
     pub fn matches(&self, name: &TableName) -> bool {
         self.schema.matches(&name.schema) && self.table.matches(&name.table)
     }
@@ -107,12 +126,26 @@ impl Glob {
         matches_pieces(&self.0, text)
     }
 
+    /// A regular expression that PostgreSQL reads (manual, 9.7.3); line feeds count as characters in it.
+    fn to_regex(&self) -> String {
+        let pieces = self.0.iter().map(|piece| match piece {
+            Piece::Literal(text) => text.chars().map(regex_of).collect(),
+            Piece::AnyRun => ".*".to_owned(),
+            Piece::AnyOne => ".".to_owned(),
+        });
+        format!("^{}$", pieces.collect::<String>())
+    }
+
     fn push(&mut self, c: char) {
         match self.0.last_mut() {
             Some(Piece::Literal(literal)) => literal.push(c),
             _ => self.0.push(Piece::Literal(c.to_string())),
         }
     }
+}
+
+fn regex_of(c: char) -> String {
+    if c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii() { c.to_string() } else { format!("\\{c}") }
 }
 
 fn matches_pieces(pieces: &[Piece], text: &str) -> bool {
@@ -178,6 +211,12 @@ mod tests {
         assert!(!matches(r#""My Schema"."T*""#, "My Schema", "Tx"));
         assert!(matches(r#"public."a""b""#, "public", "a\"b"));
         assert!(matches("PUBLIC.Orders", "public", "orders"));
+    }
+
+    #[test]
+    fn patterns_mean_the_same_in_sql() {
+        let sql = TablePattern::parse(r#"tenant_*."a.b?""#).unwrap().to_sql("s", "t");
+        assert_eq!(sql, r"(s ~ '^tenant_.*$' AND t ~ E'^a\\.b\\?$')");
     }
 
     #[test]

@@ -57,6 +57,18 @@ pub enum Identity {
     Nothing,
 }
 
+impl Identity {
+    /// A replica identity by its letter in `pg_class.relreplident`.
+    pub fn of_letter(letter: char) -> Identity {
+        match letter {
+            'd' => Identity::Default,
+            'i' => Identity::Index,
+            'f' => Identity::Full,
+            _ => Identity::Nothing,
+        }
+    }
+}
+
 /// One column of a relation version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Column {
@@ -92,6 +104,9 @@ pub struct BaseType {
     pub modifier: i32,
 }
 
+/// Types whose values are their text: `text`, `varchar`, `bpchar`, `name`, `json`, `xml` (`pg_type.dat`).
+const SAME_TEXT: [u32; 6] = [25, 1043, 1042, 19, 114, 142];
+
 impl Column {
     /// A column of which no more is known than what the stream says.
     pub fn new(name: impl Into<String>, type_oid: u32, type_modifier: i32, key: bool) -> Column {
@@ -106,6 +121,13 @@ impl Column {
             base: None,
             missing: None,
         }
+    }
+
+    /// Whether a value's text under this version of the column is its text under the other too, so that rows need not have
+    /// been written anew between them: PostgreSQL rewrites a table where values change, but not where only their text does.
+    pub fn keeps_text_as(&self, other: &Column) -> bool {
+        let ((from, _), (to, _)) = (self.value_type(), other.value_type());
+        from == to || (SAME_TEXT.contains(&from) && SAME_TEXT.contains(&to))
     }
 
     /// Oid and modifier of the type whose values the column has: a domain's bottom, any other type itself.
@@ -141,6 +163,14 @@ impl RelationVersion {
 
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// What this version has of a column of another version: by its number where both know it, else by its name.
+    pub fn same_column(&self, other: &Column) -> Option<&Column> {
+        if other.number == 0 || self.columns.iter().any(|column| column.number == 0) {
+            return self.column(&other.name);
+        }
+        self.columns.iter().find(|column| column.number == other.number)
     }
 
     /// Positions of the columns that identify a row: all of them under [`Identity::Full`].

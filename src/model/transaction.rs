@@ -102,9 +102,106 @@ pub struct RestoreRecord {
     pub report: String,
 }
 
-/// A relation version and the LSN from which it holds.
+/// Where something stands in history: before the change with this place, and after all that are smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// Commit LSN of the transaction.
+    pub lsn: Lsn,
+    /// Order inside the transaction, from 0.
+    pub seq: i64,
+}
+
+impl Position {
+    /// Before everything that the transaction with this commit LSN did.
+    pub fn before(lsn: Lsn) -> Position {
+        Position { lsn, seq: -1 }
+    }
+}
+
+/// What a relation version says of the table's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelationEvent {
+    /// Nothing: they are as they were, in another shape at most.
+    Described,
+    /// There were none before; all that there are come after.
+    Created,
+    /// All of them were written anew, or seen for the first time: they follow as `snapshot` changes.
+    Rewritten,
+    /// From here on they are not known, until a later version or base image tells.
+    Unseen,
+    /// The table is gone.
+    Dropped,
+}
+
+/// A relation version and the position from which it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelationRecord {
-    pub lsn: Lsn,
+    pub position: Position,
+    pub event: RelationEvent,
     pub relation: RelationVersion,
+    /// The definition as the source described it, one JSON object: what the table can be made again from.
+    pub definition: Option<String>,
+}
+
+/// A statement that changed definitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DdlRecord {
+    pub position: Position,
+    pub time: DateTime<Utc>,
+    pub xid: Xid,
+    /// The kind of statement: `ALTER TABLE`.
+    pub tag: String,
+    /// Its text, as the client sent it; with others where they were sent together. `None` where it holds secrets.
+    pub statement: Option<String>,
+    /// Whom the source had authenticated.
+    pub user: Option<String>,
+    pub application: Option<String>,
+    pub client: Option<String>,
+    /// The relations and other objects that it made or changed, each with its definition: a JSON array.
+    pub objects: String,
+    /// What it dropped: a JSON array.
+    pub dropped: String,
+    /// Why its effects could not be described.
+    pub failed: Option<String>,
+}
+
+impl DdlRecord {
+    /// The tables and other relations that the statement made, changed or dropped, and what else it dropped, by name.
+    pub fn concerns(&self) -> Vec<String> {
+        let list = |json: &str| serde_json::from_str::<Vec<serde_json::Value>>(json).unwrap_or_default();
+        let name = |object: &serde_json::Value| match (object["schema"].as_str(), object["name"].as_str()) {
+            (Some(schema), Some(name)) => Some(TableName::new(schema, name).to_string()),
+            _ => object["identity"].as_str().map(str::to_owned),
+        };
+        let dropped = list(&self.dropped).into_iter().filter(|object| object["original"] == true);
+        let mut names: Vec<String> =
+            list(&self.objects).iter().chain(&dropped.collect::<Vec<_>>()).filter_map(name).collect();
+        names.dedup();
+        names
+    }
+}
+
+/// A logical message (`pg_logical_emit_message`) of somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogicalMessage {
+    /// Of a transactional one its transaction's commit LSN; else its own LSN.
+    pub position: Position,
+    pub time: DateTime<Utc>,
+    /// Of a transactional one.
+    pub xid: Option<Xid>,
+    pub prefix: String,
+    pub content: Vec<u8>,
+}
+
+/// What a sequence stood at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceSample {
+    /// Of the transaction that carried the sample; the value is at least as old.
+    pub position: Position,
+    pub time: DateTime<Utc>,
+    pub name: TableName,
+    pub value: i64,
+    /// Whether `value` has been given out; else it is the next to be.
+    pub called: bool,
 }

@@ -9,7 +9,7 @@
 //!          ┌────┴──────┐
 //!       Session   ReplicationConnection ─ wire ─ frame
 //!          │           │
-//!        copy    ReplicationStream
+//!     copy, message  ReplicationStream
 //! ```
 //!
 //! A session is tokio-postgres over our transport; the replication connection speaks the protocol
@@ -25,6 +25,7 @@ mod conninfo;
 mod copy;
 mod diagnosis;
 mod frame;
+mod message;
 mod passfile;
 mod replication;
 mod session;
@@ -36,6 +37,7 @@ mod wire;
 
 pub use copy::{CopyIn, CopyOut, copy_in, copy_out};
 pub use diagnosis::diagnose;
+pub use message::{MessageKind, emit_message};
 pub use replication::{CreatedSlot, ReplicationConnection, ReplicationStream, StreamEvent, SystemIdentity};
 pub use session::{Canceller, Session};
 pub use settings::PINNED_SETTINGS;

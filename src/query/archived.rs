@@ -37,7 +37,7 @@ impl ArchivedTables {
             let TableRef::Log(name) = table else { return Ok(None) };
             return Ok(LogTable::ALL.into_iter().find(|log| log.name() == name).and_then(log::schema));
         };
-        let known = self.archive.tables_at(self.watermark.lsn).await?;
+        let known = self.archive.tables_ever().await?;
         Ok(known.get(name).map(|relation| match table {
             TableRef::Changes(_) => change_schema(relation),
             _ => image_table_schema(relation),
@@ -49,7 +49,10 @@ impl ArchivedTables {
 impl Tables for ArchivedTables {
     async fn list(&self) -> Result<Vec<TableRef>> {
         let mut known = Vec::new();
-        for (name, _) in self.archive.tables_at(self.watermark.lsn).await? {
+        for (name, relation) in self.archive.tables_ever().await? {
+            if relation.partitioned {
+                continue;
+            }
             known.push(TableRef::Changes(name.clone()));
             known.push(TableRef::Images(name));
         }

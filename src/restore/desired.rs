@@ -79,10 +79,7 @@ impl Desired {
         let range = (workspace.request.to.lsn, workspace.request.now.lsn);
         let touched = touched_keys(workspace.archive, then.relation(), then.key(), range).await?;
         let recreated = then.relation().oid != live.oid;
-        let everything = touched.truncated || recreated;
-        if !everything {
-            require_same_key(workspace, &then).await?;
-        }
+        let everything = touched.truncated || recreated || !has_same_key(workspace, &then).await?;
         let desired = Desired::describe(index, &then, live, everything)?;
         desired.create_tables(workspace).await?;
         if !everything {
@@ -112,7 +109,7 @@ impl Desired {
             }
         }
         let at = |name: &str| columns.iter().position(|column| column.name == name);
-        let is_archive_key = |name: &str| everything || then.key().iter().any(|key| key == name);
+        let is_archive_key = |name: &str| everything || then.key().iter().any(|key| key.name == name);
         let usable = live
             .keys
             .iter()
@@ -126,7 +123,7 @@ impl Desired {
         };
         let key_columns = match &matching {
             Matching::Key(parts) => parts.iter().map(|(at, _)| *at).collect(),
-            Matching::WholeRow => then.key().iter().filter_map(|name| at(name)).collect(),
+            Matching::WholeRow => then.key().iter().filter_map(|key| at(&key.name)).collect(),
         };
         let is_shared = |name: &str| at(name).is_some();
         let added = live.columns.iter().filter(|column| !column.generated && !is_shared(&column.name));
@@ -165,7 +162,8 @@ impl Desired {
 
     async fn copy_keys(&self, workspace: &Workspace<'_>, then: &TableAt, keys: &KeySet) -> Result<()> {
         let wanted = self.key_columns.iter().map(|&at| &self.columns[at].name);
-        let positions: Vec<usize> = wanted.filter_map(|name| then.key().iter().position(|key| key == name)).collect();
+        let positions: Vec<usize> =
+            wanted.filter_map(|name| then.key().iter().position(|key| key.name == *name)).collect();
         let mut copy = copy_in(&workspace.session, &format!("COPY {} FROM STDIN", self.keys())).await?;
         let mut line = Vec::new();
         for key in keys {
@@ -242,17 +240,16 @@ pub(super) fn key_fields(key: &[u8]) -> Vec<Option<&[u8]>> {
 }
 
 /// Changes since must tell rows apart by the same columns, or the keys that they touched would not be found.
-async fn require_same_key(workspace: &Workspace<'_>, then: &TableAt) -> Result<()> {
+/// Whether rows are told apart now as they were then: only then do the changes in between say which are concerned.
+async fn has_same_key(workspace: &Workspace<'_>, then: &TableAt) -> Result<bool> {
     let present = workspace.present(&then.relation().name).await?;
-    if present.is_some_and(|present| present.key() == then.key()) {
-        return Ok(());
-    }
-    Err(Failure::refused("its replica identity changed since the point, so its changes cannot be followed")
-        .remedy("restore it to a point after that change"))
+    let full = |table: &TableAt| table.relation().identity == Identity::Full;
+    let names = |table: &TableAt| table.key().iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+    Ok(present.is_some_and(|now| full(&now) == full(then) && names(&now) == names(then)))
 }
 
 fn no_unique_key(then: &TableAt) -> Failure {
-    let columns: Vec<String> = then.key().iter().map(|column| quote_identifier(column)).collect();
+    let columns: Vec<String> = then.key().iter().map(|column| quote_identifier(&column.name)).collect();
     let columns = columns.join(", ");
     Failure::failed(format!("it has no unique key any more on the columns ({columns}) that tell its rows apart"))
         .remedy(format!("ALTER TABLE {} ADD UNIQUE ({columns});", then.relation().name.to_sql()))

@@ -169,7 +169,8 @@ fn emit(prefix: &str, with_user: bool) -> String {
     } else {
         "$1::text"
     };
-    format!("SELECT pg_logical_emit_message(true, '{prefix}', {content})")
+    // Nothing converts a message's bytes on their way.
+    format!("SELECT pg_logical_emit_message(true, '{prefix}', convert_to({content}, 'UTF8'))")
 }
 
 fn mark_content(name: &str) -> String {

@@ -116,7 +116,10 @@ impl<'a> Workspace<'a> {
     /// The tables that the patterns name, as they were at the point, by name.
     async fn select(&self, notes: &mut Vec<Note>) -> Result<Vec<TableAt>> {
         let wanted = |name: &TableName| self.request.tables.iter().any(|pattern| pattern.matches(name));
-        let known = self.archive.tables_at(self.request.now.lsn).await?;
+        // A table that is gone by now can be named too.
+        let mut known = self.archive.tables_at(self.request.now.lsn).await?;
+        known.extend(self.archive.tables_at(self.request.to.lsn).await?);
+        known.retain(|_, relation| !relation.partitioned);
         let mut names: Vec<&TableName> = known.keys().filter(|name| wanted(name)).collect();
         names.sort();
         for pattern in &self.request.tables {

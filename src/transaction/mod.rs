@@ -4,6 +4,8 @@
 //! front, so assembling needs no buffer: a change can go on to its table as soon as it arrives, and
 //! becomes visible only when the archive's watermark passes the transaction's end.
 
+mod definition;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -11,7 +13,12 @@ use serde_json::Value as Json;
 
 use crate::columnar::Place;
 use crate::failure::{Failure, Result};
-use crate::model::{Commit, Lsn, Mark, Operation, OperationCounts, RestoreRecord, TableName, Transaction, Xid};
+use crate::model::{
+    Commit, DdlRecord, LogicalMessage, Lsn, Mark, Operation, OperationCounts, Position, RestoreRecord, SequenceSample,
+    TableName, Transaction, Xid,
+};
+
+pub use definition::{Cover, DDL_PREFIX, DdlMessage, Definition, OBSERVED, ROW_PREFIX, RelationNow, Rows, told_row};
 
 /// Prefix of logical messages that say who and why.
 pub const CONTEXT_PREFIX: &str = "afterimage";
@@ -19,6 +26,12 @@ pub const CONTEXT_PREFIX: &str = "afterimage";
 pub const MARK_PREFIX: &str = "afterimage.mark";
 /// Prefix of the logical message that reports a restore.
 pub const RESTORE_PREFIX: &str = "afterimage.restore";
+
+/// Prefix of the logical message that samples sequences.
+pub const SEQUENCES_PREFIX: &str = "afterimage.sequences";
+
+/// Prefix of the logical message that says that a base image was taken; it only moves an idle source's log on.
+pub const IMAGE_PREFIX: &str = "afterimage.image";
 
 /// Microseconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -45,6 +58,8 @@ pub struct OpenTransaction {
     context: Vec<Json>,
     marks: Vec<Mark>,
     restores: Vec<RestoreRecord>,
+    ddl: Vec<DdlRecord>,
+    messages: Vec<LogicalMessage>,
 }
 
 /// A transaction that has committed, with what it asked the archive to note.
@@ -53,6 +68,23 @@ pub struct Committed {
     pub transaction: Transaction,
     pub marks: Vec<Mark>,
     pub restores: Vec<RestoreRecord>,
+    pub ddl: Vec<DdlRecord>,
+    pub messages: Vec<LogicalMessage>,
+}
+
+/// What a message [`SEQUENCES_PREFIX`] says: an array of objects with `schema`, `name`, `value` and `called`.
+pub fn sequence_samples(message: &LogicalMessage) -> Vec<SequenceSample> {
+    let sampled: Vec<Json> = serde_json::from_slice(&message.content).unwrap_or_default();
+    let sample = |sample: &Json| {
+        Some(SequenceSample {
+            position: message.position,
+            time: message.time,
+            name: TableName::new(sample["schema"].as_str()?, sample["name"].as_str()?),
+            value: sample["value"].as_i64()?,
+            called: sample["called"].as_bool()?,
+        })
+    };
+    sampled.iter().filter_map(sample).collect()
 }
 
 impl OpenTransaction {
@@ -67,6 +99,8 @@ impl OpenTransaction {
             context: Vec::new(),
             marks: Vec::new(),
             restores: Vec::new(),
+            ddl: Vec::new(),
+            messages: Vec::new(),
         }
     }
 
@@ -83,12 +117,48 @@ impl OpenTransaction {
             counts.add(operation);
             self.tables.insert(table.clone(), counts);
         }
-        let seq = self.next_seq;
-        self.next_seq += 1;
-        Place { lsn: self.commit_lsn, seq, xid: self.xid, time: self.time }
+        self.uncounted_place()
     }
 
-    /// Notes a logical message of the transaction; prefixes that are not ours are left to others.
+    /// Says where something stands that is no change to rows.
+    pub fn uncounted_place(&mut self) -> Place {
+        let Position { lsn, seq } = self.next_position();
+        Place { lsn, seq, xid: self.xid, time: self.time }
+    }
+
+    /// Where the next change will stand. What comes at another time in every session must not take a place.
+    pub fn position(&self) -> Position {
+        Position { lsn: self.commit_lsn, seq: self.next_seq }
+    }
+
+    /// A place without what a row needs.
+    pub fn next_position(&mut self) -> Position {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        Position { lsn: self.commit_lsn, seq }
+    }
+
+    /// Notes a statement that changed definitions, as DDL capture told it.
+    pub fn ddl(&mut self, message: DdlMessage) {
+        let relations = message.relations.iter().map(|relation| relation.definition.json().clone());
+        let objects = Json::Array(relations.chain(message.objects).collect());
+        let position = self.next_position();
+        self.ddl.push(DdlRecord {
+            position,
+            time: time_of(self.time),
+            xid: self.xid,
+            tag: message.tag,
+            statement: message.statement,
+            user: message.user,
+            application: message.application,
+            client: message.client,
+            objects: objects.to_string(),
+            dropped: Json::Array(message.dropped).to_string(),
+            failed: message.failed,
+        });
+    }
+
+    /// Notes a logical message of the transaction: ours as what they say, all others as they are.
     pub fn message(&mut self, prefix: &str, content: &[u8]) {
         let json = || {
             serde_json::from_slice(content)
@@ -112,7 +182,12 @@ impl OpenTransaction {
                     report: json().to_string(),
                 });
             }
-            _ => {}
+            IMAGE_PREFIX => {}
+            _ => {
+                let position = self.next_position();
+                let (prefix, content) = (prefix.to_owned(), content.to_vec());
+                self.messages.push(LogicalMessage { position, time, xid: Some(self.xid), prefix, content });
+            }
         }
     }
 
@@ -120,7 +195,7 @@ impl OpenTransaction {
     ///
     /// # Errors
     /// Where the commit message belongs to another transaction.
-    pub fn commit(self, commit_lsn: Lsn, end_lsn: Lsn) -> Result<Committed> {
+    pub fn commit(mut self, commit_lsn: Lsn, end_lsn: Lsn) -> Result<Committed> {
         if commit_lsn != self.commit_lsn {
             return Err(Failure::failed(format!(
                 "the source ended transaction {} with the commit of {commit_lsn}",
@@ -128,8 +203,10 @@ impl OpenTransaction {
             )));
         }
         let commit = Commit { lsn: commit_lsn, end_lsn, xid: self.xid, time: time_of(self.time) };
-        let context = (!self.context.is_empty()).then(|| Json::Array(self.context).to_string());
-        let transaction = Transaction { commit, tables: self.tables, context };
-        Ok(Committed { transaction, marks: self.marks, restores: self.restores })
+        let context = std::mem::take(&mut self.context);
+        let context = (!context.is_empty()).then(|| Json::Array(context).to_string());
+        let transaction = Transaction { commit, tables: std::mem::take(&mut self.tables), context };
+        let OpenTransaction { marks, restores, ddl, messages, .. } = self;
+        Ok(Committed { transaction, marks, restores, ddl, messages })
     }
 }

@@ -6,6 +6,7 @@ mod architecture;
 mod cli;
 mod demo;
 mod dependencies;
+mod histories;
 mod init;
 mod interruptions;
 mod kill;

@@ -1,0 +1,186 @@
+//! What looks at the source's catalogue beside the stream: for changes of definitions where DDL capture is not installed,
+//! and always for what sequences stand at, which is in no stream.
+//!
+//! What it finds it writes into the source's own log, as DDL capture does: so it has a place in history, and the archive
+//! hears of it in one way only.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_postgres::Client;
+
+use super::catalog::{self, SourceTable};
+use super::definitions;
+use super::run::sleep_or_stop;
+use super::settings::CaptureSettings;
+use crate::failure::{Failure, Result};
+use crate::model::{RelationVersion, quote_identifier};
+use crate::postgres::{MessageKind, Source, emit_message};
+use crate::transaction::{DDL_PREFIX, Definition, OBSERVED, SEQUENCES_PREFIX};
+
+/// How often the catalogue is looked at.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many of these looks are from one sample of the sequences to the next.
+const LOOKS_PER_SAMPLE: u32 = 6;
+
+/// See the module's documentation.
+pub(super) struct Observer {
+    pub(super) source: Source,
+    pub(super) settings: CaptureSettings,
+    pub(super) publication: String,
+    /// The latest relation version of each table that the archive knows.
+    pub(super) known: HashMap<u32, RelationVersion>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// A table's number in the catalogue, and what changes whenever its definition does.
+type Fingerprints = HashMap<u32, String>;
+
+const FINGERPRINTS: &str = "
+SELECT c.oid, concat(c.xmin, ' ', c.relfilenode, ' ', (
+         SELECT string_agg(concat(a.attnum, ' ', a.xmin), ',' ORDER BY a.attnum) FROM pg_attribute a
+         WHERE a.attrelid = c.oid AND a.attnum > 0), ' ', (
+         SELECT string_agg(concat(i.indexrelid, ' ', i.xmin), ',' ORDER BY i.indexrelid) FROM pg_index i
+         WHERE i.indrelid = c.oid))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'";
+
+impl Observer {
+    /// Looks until it is stopped. A look that fails is tried again at the next turn: what it should have found is still
+    /// there then.
+    pub(super) async fn run(mut self) {
+        let mut seen = Fingerprints::new();
+        let mut sampled = HashMap::new();
+        for look in 0.. {
+            if let Err(failure) = self.look(&mut seen, &mut sampled, look % LOOKS_PER_SAMPLE == 0).await {
+                tracing::debug!("looking at the catalogue: {failure}");
+            }
+            if sleep_or_stop(INTERVAL, self.stop.clone()).await {
+                return;
+            }
+        }
+    }
+
+    async fn look(&mut self, seen: &mut Fingerprints, sampled: &mut Samples, sequences: bool) -> Result<()> {
+        let session = self.source.connect("afterimage run").await?;
+        if sequences {
+            sample_sequences(&session, sampled).await?;
+        }
+        if definitions::is_installed(&session, &self.publication).await? {
+            return Ok(());
+        }
+        let rows = session.query(FINGERPRINTS, &[]).await?;
+        let now: Fingerprints = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for (oid, fingerprint) in &now {
+            if seen.get(oid) != Some(fingerprint) {
+                self.tell_when_new(&session, *oid).await?;
+            }
+        }
+        let gone: Vec<u32> = self.known.keys().copied().filter(|oid| !now.contains_key(oid)).collect();
+        for oid in gone {
+            self.tell(
+                &session,
+                Vec::new(),
+                vec![json!({ "type": "table", "oid": oid, "original": true,
+                "identity": self.known[&oid].name.to_string() })],
+            )
+            .await?;
+            self.known.remove(&oid);
+        }
+        *seen = now;
+        Ok(())
+    }
+
+    async fn tell_when_new(&mut self, session: &Client, oid: u32) -> Result<()> {
+        let (cover, definition) = match catalog::table(session, oid).await? {
+            Some(table) => {
+                let cover = self.cover(session, &table).await?;
+                (cover, catalog::describe(session, oid).await?)
+            }
+            None => ("none", catalog::describe(session, oid).await?),
+        };
+        let Some(definition) = definition else { return Ok(()) };
+        if self.knows(&definition) && cover != "pending" {
+            return Ok(());
+        }
+        self.tell(session, vec![json!({ "definition": definition.json(), "cover": cover })], Vec::new()).await?;
+        self.known.insert(oid, definition.relation());
+        Ok(())
+    }
+
+    /// Whether the archive has the table in this shape, stored names aside.
+    fn knows(&self, definition: &Definition) -> bool {
+        let mut relation = definition.relation();
+        let Some(known) = self.known.get(&relation.oid) else { return false };
+        for (column, known) in relation.columns.iter_mut().zip(&known.columns) {
+            column.stored.clone_from(&known.stored);
+        }
+        relation == *known
+    }
+
+    /// Publishes a table that should be archived and is not, as far as the role may.
+    async fn cover(&self, session: &Client, table: &SourceTable) -> Result<&'static str> {
+        let published = catalog::is_published(session, table.oid, &self.publication).await?;
+        if published {
+            return Ok(if self.known.contains_key(&table.oid) { "covered" } else { "pending" });
+        }
+        let wanted = self.settings.tables.is_empty() || self.settings.tables.iter().any(|one| one.matches(&table.name));
+        let identifiable = table.identity_usable || self.settings.set_identity_full;
+        if !(wanted && table.owned && table.readable && identifiable) || table.unlogged {
+            return Ok("none");
+        }
+        let name = table.name.to_sql();
+        let full =
+            if table.identity_usable { String::new() } else { format!("ALTER TABLE {name} REPLICA IDENTITY FULL;") };
+        let publication = quote_identifier(&self.publication);
+        let sql = format!(
+            "BEGIN; SET LOCAL lock_timeout = '1s'; {full} ALTER PUBLICATION {publication} ADD TABLE ONLY {name}; COMMIT"
+        );
+        if let Err(error) = session.batch_execute(&sql).await {
+            session.batch_execute("ROLLBACK").await?;
+            return Err(Failure::from(error).context(format_args!("adding {} to the publication", table.name)));
+        }
+        Ok("pending")
+    }
+
+    async fn tell(
+        &self,
+        session: &Client,
+        relations: Vec<serde_json::Value>,
+        dropped: Vec<serde_json::Value>,
+    ) -> Result<()> {
+        let message =
+            json!({ "publication": self.publication, "tag": OBSERVED, "relations": relations, "dropped": dropped });
+        emit_message(session, MessageKind::Transactional, DDL_PREFIX, &message.to_string()).await.map(|_| ())
+    }
+}
+
+/// What each sequence stood at when it was sampled last, by schema and name.
+pub type Samples = HashMap<(String, String), (i64, bool)>;
+
+const SEQUENCES: &str = "
+SELECT schemaname::text, sequencename::text, COALESCE(last_value, start_value), last_value IS NOT NULL
+FROM pg_sequences WHERE schemaname !~ '^pg_' AND has_sequence_privilege(
+  format('%I.%I', schemaname, sequencename)::regclass, 'SELECT, USAGE')";
+
+/// Writes into the source's log what those sequences stand at that have moved since the last sample.
+///
+/// # Errors
+/// What the source says.
+pub async fn sample_sequences(client: &Client, last: &mut Samples) -> Result<()> {
+    let rows = client.query(SEQUENCES, &[]).await?;
+    let now: Samples = rows.iter().map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)))).collect();
+    let moved = now.iter().filter(|(name, value)| last.get(*name) != Some(*value));
+    let moved: Vec<_> = moved
+        .map(|((schema, name), (value, called))| json!({ "schema": schema, "name": name, "value": value, "called": called }))
+        .collect();
+    if !moved.is_empty() {
+        emit_message(client, MessageKind::Immediate, SEQUENCES_PREFIX, &json!(moved).to_string()).await?;
+    }
+    *last = now;
+    Ok(())
+}
