@@ -13,6 +13,7 @@ use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_conversion::{TryFromArrow as _, TryIntoArrow as _};
 use delta_kernel::expressions::{ColumnName, Scalar, col, lit};
 use delta_kernel::schema::{StructField, StructType};
+use delta_kernel::table_features::TableFeature;
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
@@ -25,6 +26,7 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
+use serde_json::json;
 
 use super::layout::TablePath;
 use super::store::{Store, blocking};
@@ -167,6 +169,10 @@ impl DeltaTable {
             if missing.is_empty() {
                 return Ok(());
             }
+            if missing.iter().any(|(_, field)| has_clock(field.data_type())) && !self.allows_clocks() {
+                self.allow_clocks().await?;
+                continue;
+            }
             let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
             let committed = blocking(move || {
                 let mut builder = snapshot.update_table(UpdateTableOperation::AlterTable, ENGINE, false);
@@ -189,6 +195,26 @@ impl DeltaTable {
                 None => self.refresh().await?,
             }
         }
+    }
+
+    /// Whether the table may have timestamps without a zone.
+    fn allows_clocks(&self) -> bool {
+        let features = self.snapshot.table_configuration().protocol().writer_features();
+        features.is_some_and(|features| features.contains(&TableFeature::TimestampWithoutTimezone))
+    }
+
+    /// Lets the table have timestamps without a zone. The library can only create a table so; the commit is written here
+    /// (Delta protocol, "Protocol Evolution"). Our tables have no other feature.
+    async fn allow_clocks(&mut self) -> Result<()> {
+        let feature = TableFeature::TimestampWithoutTimezone.to_string();
+        let info = json!({ "commitInfo": { "timestamp": chrono::Utc::now().timestamp_millis(),
+            "operation": "UPGRADE PROTOCOL", "operationParameters": {}, "engineInfo": ENGINE } });
+        let protocol = json!({ "protocol": { "minReaderVersion": 3, "minWriterVersion": 7,
+            "readerFeatures": [feature], "writerFeatures": [feature] } });
+        let path = format!("{}/_delta_log/{:020}.json", self.directory, self.snapshot.version() + 1);
+        // Whoever came before is seen at the next look.
+        self.store.create(&path, format!("{info}\n{protocol}\n").into_bytes()).await?;
+        self.refresh().await
     }
 
     /// Commits files and progress numbers at once. Either may be empty.
@@ -318,6 +344,16 @@ fn kernel_schema(store: &Store, schema: &Schema) -> Result<Arc<StructType>> {
     StructType::try_from_arrow(schema)
         .map(Arc::new)
         .map_err(|error| Failure::failed(format!("archive {store}: a schema that Delta cannot hold: {error}")))
+}
+
+/// Whether a timestamp without a zone is in it.
+fn has_clock(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Timestamp(_, None) => true,
+        DataType::List(inside) => has_clock(inside.data_type()),
+        DataType::Struct(inside) => inside.iter().any(|field| has_clock(field.data_type())),
+        _ => false,
+    }
 }
 
 type MissingField = (Option<String>, arrow::datatypes::FieldRef);

@@ -319,8 +319,9 @@ impl Assembler {
         let event = event_of(now);
         self.newcomers.retain(|newcomer| *newcomer != oid);
         if event == RelationEvent::Created {
-            // Its first rows may have come before it was described.
+            // Its first rows may have come before it was described, in a shape that was only guessed.
             since = Position::before(transaction.commit_lsn());
+            self.pending.relations.retain(|record| record.relation.oid != oid || record.position.lsn != since.lsn);
         }
         // Rows of the version before go out with the columns that they have.
         self.write_rows_of(oid).await?;
@@ -538,12 +539,16 @@ fn relation_version(described: &pgoutput::Relation<'_>) -> RelationVersion {
 
 /// Whether two versions are the same to the source; stored and type names are the archive's.
 pub(super) fn same_source_relation(a: &RelationVersion, b: &RelationVersion) -> bool {
-    let same_column = |(a, b): (&Column, &Column)| {
-        a.name == b.name && a.type_oid == b.type_oid && a.type_modifier == b.type_modifier && a.key == b.key
-    };
+    let same_key = |(a, b): (&Column, &Column)| a.key == b.key;
+    a.identity == b.identity && same_columns(a, b) && a.columns.iter().zip(&b.columns).all(same_key)
+}
+
+/// The same, whatever identifies a row.
+pub(super) fn same_columns(a: &RelationVersion, b: &RelationVersion) -> bool {
+    let same_column =
+        |(a, b): (&Column, &Column)| a.name == b.name && a.type_oid == b.type_oid && a.type_modifier == b.type_modifier;
     a.oid == b.oid
         && a.name == b.name
-        && a.identity == b.identity
         && a.columns.len() == b.columns.len()
         && a.columns.iter().zip(&b.columns).all(same_column)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::assembler::same_source_relation;
+use super::assembler::{same_columns, same_source_relation};
 use super::base_image::StagedImage;
 use super::catalog::{self, StoredNames};
 use super::run::{Backoff, RunEvents, sleep_or_stop};
@@ -81,6 +81,8 @@ pub(super) struct Committer<'a> {
     pub(super) catalog: Session,
     /// The latest relation version of each table that the archive knows.
     pub(super) known: HashMap<u32, RelationVersion>,
+    /// Statements that change definitions are in the stream.
+    pub(super) captures_ddl: bool,
     /// What the source said last of each table in this session.
     pub(super) described: HashMap<u32, String>,
     pub(super) durable: watch::Sender<DurableLsn>,
@@ -121,9 +123,10 @@ impl Committer<'_> {
         } else {
             let seen = before.cloned();
             let described = catalog::describe(&self.catalog, relation.oid).await?;
-            let definition = described.filter(|found| same_source_relation(&found.relation(), &relation));
+            let definition = described.filter(|found| same_columns(&found.relation(), &relation));
             match &definition {
-                Some(definition) => relation = definition.relation(),
+                // The identity may be another by now.
+                Some(definition) => relation = with_identity_of(definition.relation(), &relation),
                 None => self.complete(&mut relation, seen.as_ref()).await?,
             }
             self.assign_names(&mut relation).await?;
@@ -139,10 +142,13 @@ impl Committer<'_> {
 
     /// What the stream does not say of columns, from the version before and from the catalogue.
     async fn complete(&self, relation: &mut RelationVersion, before: Option<&RelationVersion>) -> Result<()> {
-        for column in &mut relation.columns {
+        for (number, column) in (1..).zip(&mut relation.columns) {
             let known = before.and_then(|before| before.column(&column.name));
             if let Some(known) = known.filter(|known| known.type_oid == column.type_oid) {
                 (column.number, column.base, column.missing) = (known.number, known.base, known.missing.clone());
+            } else if before.is_none() && self.captures_ddl {
+                // What is not described beforehand is being filled by the statement that makes it: nothing is dropped yet.
+                column.number = number;
             }
             column.type_name = catalog::type_name(&self.catalog, column.type_oid, column.type_modifier).await?;
         }
@@ -235,6 +241,15 @@ impl Committer<'_> {
         self.durable.send_replace(durable);
         Ok(())
     }
+}
+
+/// A description of the table with the identity that the stream says.
+fn with_identity_of(described: RelationVersion, said: &RelationVersion) -> RelationVersion {
+    let mut relation = RelationVersion { identity: said.identity, ..described };
+    for (column, said) in relation.columns.iter_mut().zip(&said.columns) {
+        column.key = said.key;
+    }
+    relation
 }
 
 /// Whether rows of before are still what they were, by the two shapes alone.

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use super::addition::Additions;
 use super::assembler::{Assembler, Until};
 use super::committer::Committer;
+use super::definitions;
 use super::observer::Observer;
 use super::receiver;
 use super::settings::CaptureSettings;
@@ -195,8 +196,10 @@ impl Session<'_> {
             known: known.clone(),
             stop: stop.clone(),
         };
+        let captures_ddl = definitions::is_installed(&catalog, &identity.publication).await?;
         let committer = Committer {
             writer,
+            captures_ddl,
             catalog,
             known,
             described: HashMap::new(),

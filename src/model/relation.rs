@@ -127,7 +127,8 @@ impl Column {
     /// been written anew between them: PostgreSQL rewrites a table where values change, but not where only their text does.
     pub fn keeps_text_as(&self, other: &Column) -> bool {
         let ((from, _), (to, _)) = (self.value_type(), other.value_type());
-        from == to || (SAME_TEXT.contains(&from) && SAME_TEXT.contains(&to))
+        let same_text = SAME_TEXT.contains(&from) && SAME_TEXT.contains(&to);
+        self.type_oid == other.type_oid || from == to || same_text
     }
 
     /// Oid and modifier of the type whose values the column has: a domain's bottom, any other type itself.

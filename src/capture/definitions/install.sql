@@ -238,7 +238,23 @@ BEGIN
       SELECT relations || array_agg(c.oid) INTO relations FROM pg_class c
       WHERE age(c.xmin) <= age(pg_current_xact_id()::xid);
     END IF;
-    PERFORM {schema}.tell_statement(tg_tag, {schema}.touched(relations || rewritten), others, '[]', rewritten, created);
+    -- A schema's new name is one of all that is in it.
+    IF tg_tag = 'ALTER SCHEMA' THEN
+      SELECT relations || array_agg(c.oid) INTO relations
+      FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON d.classid = 'pg_namespace'::regclass AND c.relnamespace = d.objid;
+    END IF;
+    relations := {schema}.touched(relations || rewritten);
+    -- A type can change without that the rows are written anew, and their text with it: what the log has of them is then
+    -- another text. Which statement does so cannot be asked, only which could.
+    IF tg_tag = 'ALTER TABLE' AND current_query() ~* '\mtype\M' THEN
+      SELECT rewritten || array_agg(DISTINCT a.attrelid) INTO rewritten
+      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+      WHERE a.attrelid = ANY (relations) AND a.attnum > 0 AND age(a.xmin) <= age(pg_current_xact_id()::xid)
+        AND COALESCE(NULLIF(t.typbasetype, 0), t.oid)::regtype::text IN ('timestamp without time zone',
+          'timestamp with time zone', 'oid', 'integer', 'inet', 'cidr', 'regproc', 'regprocedure', 'regoper', 'regoperator',
+          'regclass', 'regtype', 'regrole', 'regnamespace', 'regconfig', 'regdictionary', 'regcollation');
+    END IF;
+    PERFORM {schema}.tell_statement(tg_tag, relations, others, '[]', rewritten, created);
   EXCEPTION WHEN OTHERS THEN
     PERFORM {schema}.failed(tg_tag, SQLERRM);
   END;
