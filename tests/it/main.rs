@@ -11,6 +11,7 @@ mod init;
 mod interruptions;
 mod kill;
 mod readers;
+mod regress;
 mod scratch;
 mod slots;
 mod stores;

@@ -63,7 +63,8 @@ impl Snapshot<'_> {
         tables
     }
 
-    async fn connect(&self) -> Client {
+    /// A session that sees the snapshot and writes values in the default styles.
+    pub(crate) async fn connect(&self) -> Client {
         let client = self.database.connect().await;
         let begin = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{}'; {STYLES}",
@@ -87,7 +88,12 @@ async fn copy(client: &Client, table: &TableName) -> String {
         true => table.to_sql(),
         false => format!("ONLY {}", table.to_sql()),
     };
-    let sql = format!("COPY (SELECT * FROM {source}) TO STDOUT (FORMAT csv, HEADER)");
+    copy_query(client, &format!("SELECT * FROM {source}")).await
+}
+
+/// A query's rows as `COPY (…) TO STDOUT (FORMAT csv, HEADER)` writes them.
+pub(crate) async fn copy_query(client: &Client, query: &str) -> String {
+    let sql = format!("COPY ({query}) TO STDOUT (FORMAT csv, HEADER)");
     let mut stream = Box::pin(client.copy_out(&sql).await.unwrap());
     let mut csv = Vec::new();
     while let Some(chunk) = stream.next().await {

@@ -71,7 +71,11 @@ impl Database {
     /// Makes an empty database.
     pub(crate) async fn create(server: &Scratch) -> Database {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Database::named(server, format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed))).await
+    }
+
+    /// Makes an empty database whose name matters, on a server of the test's own.
+    pub(crate) async fn named(server: &Scratch, name: String) -> Database {
         let administrator = connect(&server.url("postgres")).await;
         administrator.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
         Database { url: server.url(&name), bin_dir: server.bin_dir().to_owned(), name }

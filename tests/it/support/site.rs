@@ -201,7 +201,7 @@ const ORDINARY_TABLES: &str = "SELECT n.nspname::text, c.relname::text
     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'";
 
 /// The first lines that only one side has; nothing where both are the same, their order aside.
-fn difference(source: &str, archive: &str) -> String {
+pub(crate) fn difference(source: &str, archive: &str) -> String {
     let header = |csv: &str| csv.lines().next().unwrap_or_default().to_owned();
     if header(source) != header(archive) {
         return format!("source {:?}\narchive {:?}", header(source), header(archive));
