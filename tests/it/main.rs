@@ -14,4 +14,5 @@ mod scratch;
 mod slots;
 mod stores;
 mod support;
+mod types;
 mod writers;

@@ -70,10 +70,15 @@ pub(crate) struct Database {
 impl Database {
     /// Makes an empty database.
     pub(crate) async fn create(server: &Scratch) -> Database {
+        Database::create_with(server, "").await
+    }
+
+    /// Makes an empty database with further options of CREATE DATABASE.
+    pub(crate) async fn create_with(server: &Scratch, options: &str) -> Database {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let administrator = connect(&server.url("postgres")).await;
-        administrator.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
+        administrator.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 {options}")).await.unwrap();
         Database { url: server.url(&name), bin_dir: server.bin_dir().to_owned(), name }
     }
 
