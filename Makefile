@@ -11,7 +11,10 @@ ROUNDS ?= 200
 # Of our own crate only: what the profile says of dependencies stays, so they are not compiled again.
 OPTIMISED := CARGO_PROFILE_DEV_OPT_LEVEL=3 CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false
 
-.PHONY: help demo quick test bench soak
+# How long each fuzz target runs.
+SECONDS ?= 60
+
+.PHONY: help demo quick test bench soak fuzz
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -41,3 +44,6 @@ soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=10
 	@cargo test --locked --test it -- --list soak | grep -q ': test$$' || { echo "there is no soak test"; exit 1; }
 	AFTERIMAGE_SOAK_SEEDS=$(SEEDS) AFTERIMAGE_SOAK_ROUNDS=$(ROUNDS) \
 		cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture soak
+
+fuzz: ## Feed decoders and codecs with noise: make fuzz SECONDS=600; one target: make fuzz ONLY=values
+	@tests/fuzz/run $(SECONDS) $(ONLY)
