@@ -107,8 +107,9 @@ impl<'a> Values<'a> {
             }
             (Storage::Binary, D::Binary) => Values::Binary(array.as_binary_opt()?),
             (Storage::Binary, D::BinaryView) => Values::BinaryView(array.as_binary_view_opt()?),
-            (Storage::Text, D::Utf8) => Values::Text(array.as_string_opt()?),
-            (Storage::Text, D::Utf8View) => Values::TextView(array.as_string_view_opt()?),
+            // Text says all that any storage could: an archive in which a column was not typed yet stays readable.
+            (Storage::Text | Storage::List { .. }, D::Utf8) => Values::Text(array.as_string_opt()?),
+            (Storage::Text | Storage::List { .. }, D::Utf8View) => Values::TextView(array.as_string_view_opt()?),
             (Storage::List { element, delimiter }, D::List(_)) => {
                 Values::List(ListReader::new(array.as_list_opt()?, element, *delimiter)?)
             }

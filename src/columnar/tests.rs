@@ -713,6 +713,12 @@ fn an_array_of_another_type_is_refused() {
 }
 
 #[test]
+fn arrays_that_were_stored_as_text_are_read() {
+    let texts = StringArray::from(vec!["{1,2}", "[0:0]={3}"]);
+    assert_eq!(text_of(&texts, &list(Storage::Int32), 1), "[0:0]={3}");
+}
+
+#[test]
 fn views_that_a_query_engine_made_are_read() {
     let texts = StringArray::from(vec!["short", "longer than the twelve bytes that a view holds itself"]);
     let views = arrow::compute::cast(&texts, &DataType::Utf8View).unwrap();

@@ -8,7 +8,7 @@ use afterimage::columnar::Storage;
 
 use self::literals::{BUILT_IN, CONTRIB, LATER, Literals, MADE, NOT_IN_WHEEL, OF_MADE, WHEEL, WITHOUT_INPUT};
 use self::tables::{TypedTable, literal, tables};
-use crate::support::{Database, Directory, Release, Site, State, postgres};
+use crate::support::{Database, Directory, PATIENCE, Release, Site, State, connect, postgres, python};
 
 /// The literals of the built-in types that a release has.
 fn built_in(release: Release) -> Vec<Literals> {
@@ -50,7 +50,7 @@ async fn expect_lossless(database: &Database, prefix: &str, literals: &[Literals
     database.run(&format!("BEGIN; {} COMMIT", changes.concat())).await;
     let changed = State::of(database).await;
     archiver.signal("TERM");
-    archiver.wait(crate::support::PATIENCE).expect(0);
+    archiver.wait(PATIENCE).expect(0);
     for table in &tables {
         database.run(&table.change_again()).await;
     }
@@ -189,7 +189,7 @@ async fn settings_of_the_role_and_the_database_do_not_matter() {
     let url = database.url().replacen("//postgres@", &format!("//{role}@"), 1);
     assert_ne!(url, database.url());
     // The settings are in force where nobody pins them.
-    let shown = crate::support::connect(&url).await.query_one("SELECT d::text FROM public.t", &[]).await.unwrap();
+    let shown = connect(&url).await.query_one("SELECT d::text FROM public.t", &[]).await.unwrap();
     assert_eq!(shown.get::<_, String>(0), "09.10.2025");
     let site = Site::local(&database, &directory).source(&url);
     site.init();
@@ -216,3 +216,64 @@ const ODD_SETTINGS: [(&str, &str); 15] = [
     ("default_transaction_read_only", "off"),
     ("default_transaction_isolation", "'serializable'"),
 ];
+
+/// Reads the changes of `lists` with delta-rs and, from the files that the Delta log lists, with DuckDB; prints each
+/// column's type and values as both see them.
+const READ_LISTS: &str = r#"
+import sys, json, deltalake, duckdb
+delta = deltalake.DeltaTable(sys.argv[1])
+rows = delta.to_pyarrow_table().sort_by("_seq")
+columns = [c for c in rows.column_names if not c.startswith("_")]
+listed = ", ".join(columns)
+duck = duckdb.sql(f"SELECT {listed} FROM read_parquet({delta.file_uris()!r}) ORDER BY _seq").fetchall()
+for at, column in enumerate(columns):
+    values = rows[column].to_pylist()
+    assert values == [row[at] for row in duck], (column, values, [row[at] for row in duck])
+    print(column, rows[column].type, json.dumps(values, default=str))
+print("_exact", [[(name, text.decode()) for name, text in row or []] for row in rows["_exact"].to_pylist()])
+"#;
+
+/// A table without any `timestamp` but inside lists needs Delta's feature for it just as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn arrays_are_lists_to_every_reader() {
+    let directory = Directory::new();
+    let database = Database::create(postgres(Release::System)).await;
+    database
+        .run(
+            "CREATE TABLE lists (ints int[], flags bool[], cents numeric(10,2)[], days date[], clocks timestamp[],
+             moments timestamptz[], bytes bytea[], texts text[], uuids uuid[]); ALTER TABLE lists REPLICA IDENTITY FULL",
+        )
+        .await;
+    let site = Site::local(&database, &directory);
+    site.init();
+    database
+        .run(
+            r"INSERT INTO lists VALUES
+             ('{1,NULL,3}', '{t,f}', '{1.50,-0.01}', '{2025-10-09}', '{2025-10-09 14:03:00.25}', '{2025-10-09 14:03:00+00}',
+              ARRAY['\xff00'::bytea], '{a,NULL,b c}', '{00000000-0000-0000-0000-000000000007}'),
+             ('{}', NULL, '{}', '{}', '{}', '{}', '{}', '{}', '{}'),
+             ('{{4}}', '{t}', '{NaN}', '{infinity}', '[0:0]={epoch}', NULL, NULL, '[5:5]={z}', NULL)",
+        )
+        .await;
+    site.catch_up();
+    let path = directory.path().join("archive/changes/public/lists");
+    let read = python(READ_LISTS, [path.to_str().unwrap()]);
+    assert_eq!(read, LISTS);
+    let rows = site.query(
+        "SELECT array_length(ints) AS n, ints[3] AS third, cents[1] > 1 AS more, array_to_string(texts, '|') AS joined
+         FROM changes.lists ORDER BY _seq LIMIT 1",
+    );
+    assert_eq!(rows, [serde_json::json!({"n": 3, "third": 3, "more": true, "joined": "a|b c"})]);
+}
+
+const LISTS: &str = r#"ints list<element: int32> [[1, null, 3], [], null]
+flags list<element: bool> [[true, false], null, [true]]
+cents list<element: decimal128(10, 2)> [["1.50", "-0.01"], [], null]
+days list<element: date32[day]> [["2025-10-09"], [], null]
+clocks list<element: timestamp[us]> [["2025-10-09 14:03:00.250000"], [], null]
+moments list<element: timestamp[us, tz=UTC]> [["2025-10-09 14:03:00+00:00"], [], null]
+bytes list<element: binary> [["b'\\xff\\x00'"], [], null]
+texts list<element: string> [["a", null, "b c"], [], null]
+uuids list<element: string> [["00000000-0000-0000-0000-000000000007"], [], null]
+_exact [[], [], [('ints', '{{4}}'), ('cents', '{NaN}'), ('days', '{infinity}'), ('clocks', '[0:0]={"1970-01-01 00:00:00"}'), ('texts', '[5:5]={z}')]]
+"#;
