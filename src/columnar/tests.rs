@@ -477,6 +477,18 @@ fn arrays_are_written_as_postgresql_writes_them() {
 }
 
 #[test]
+fn every_array_of_any_text_is_taken() {
+    let alphabet = ["a", "b", " ", "\\", "\"", "{", "}", ",", ";", "é", "'", "(", "💥"];
+    let mut random = StdRng::seed_from_u64(0xa22a);
+    let mut element = || {
+        let letters = (0..random.random_range(0..5)).map(|_| alphabet[random.random_range(0..alphabet.len())]);
+        letters.collect::<String>().into_bytes()
+    };
+    let texts: Vec<Vec<u8>> = (0..5_000).map(|at| array_of((0..at % 6).map(|_| element()))).collect();
+    assert_exact(&list(Storage::Text), &texts);
+}
+
+#[test]
 fn other_arrays_are_inexact() {
     let others = [
         "",
