@@ -38,5 +38,5 @@ pub use copy::{CopyIn, CopyOut, copy_in, copy_out};
 pub use diagnosis::diagnose;
 pub use replication::{CreatedSlot, ReplicationConnection, ReplicationStream, StreamEvent, SystemIdentity};
 pub use session::{Canceller, Session};
-pub use settings::PINNED_SETTINGS;
+pub use settings::{PINNED_SETTINGS, RAW_WHERE_UNKNOWN};
 pub use source::Source;
