@@ -11,7 +11,10 @@ ROUNDS ?= 200
 # Of our own crate only: what the profile says of dependencies stays, so they are not compiled again.
 OPTIMISED := CARGO_PROFILE_DEV_OPT_LEVEL=3 CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false
 
-.PHONY: help demo quick test bench soak regress
+# How long each fuzz target runs.
+SECONDS ?= 60
+
+.PHONY: help demo quick test bench soak regress fuzz
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -45,3 +48,6 @@ soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=10
 regress: ## PostgreSQL's whole regression suite with an archiver attached; make test runs a part of it
 	@tests/install regress
 	cargo test --locked --test it -- --include-ignored --nocapture regress::
+
+fuzz: ## Feed decoders and codecs with noise: make fuzz SECONDS=600; one target: make fuzz ONLY=values
+	@tests/fuzz/run $(SECONDS) $(ONLY)

@@ -53,8 +53,9 @@ pub(super) struct StagedImage {
 pub(super) async fn snapshot_session(source: &Source, snapshot: &str) -> Result<Session> {
     let session = source.connect("afterimage init").await?;
     let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
-        crate::model::quote_literal(snapshot)
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off; {}",
+        crate::model::quote_literal(snapshot),
+        crate::postgres::RAW_WHERE_UNKNOWN
     );
     session.batch_execute(&begin).await?;
     Ok(session)

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
-    Float64Builder, GenericByteBuilder, Int16Builder, Int32Builder, Int64Builder, PrimitiveBuilder, StringBuilder,
-    TimestampMicrosecondBuilder,
+    Float64Builder, GenericByteBuilder, Int16Builder, Int32Builder, Int64Builder, ListArray, PrimitiveBuilder,
+    StringBuilder, TimestampMicrosecondBuilder,
 };
-use arrow::datatypes::{ArrowPrimitiveType, ByteArrayType};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::datatypes::{ArrowPrimitiveType, ByteArrayType, FieldRef};
 
+use super::list::Elements;
+use super::storage::list_field;
 use super::{Storage, bytea, calendar, decimal, float, integer};
 
 /// Whether a value entered its column.
@@ -52,6 +55,7 @@ enum Values {
     TimestampTz(TimestampMicrosecondBuilder),
     Binary(BinaryBuilder),
     Text(StringBuilder),
+    List(Box<ListBuilder>),
 }
 
 /// Does the same with the builder of whichever type.
@@ -69,6 +73,7 @@ macro_rules! with_builder {
             Values::Timestamp($builder) | Values::TimestampTz($builder) => $do,
             Values::Binary($builder) => $do,
             Values::Text($builder) => $do,
+            Values::List($builder) => $do,
         }
     };
 }
@@ -103,6 +108,7 @@ impl ColumnBuilder {
                 append_bytes(builder, bytes)
             }
             Values::Text(builder) => append_bytes(builder, std::str::from_utf8(text).ok()),
+            Values::List(builder) => builder.append_text(text),
         }
     }
 
@@ -131,6 +137,7 @@ impl ColumnBuilder {
                 Values::Timestamp(builder) | Values::TimestampTz(builder) => size_of_val(builder.values_slice()),
                 Values::Binary(builder) => builder.values_slice().len() + size_of_val(builder.offsets_slice()),
                 Values::Text(builder) => builder.values_slice().len() + size_of_val(builder.offsets_slice()),
+                Values::List(builder) => builder.memory(),
             }
     }
 
@@ -142,19 +149,20 @@ impl ColumnBuilder {
 
 impl Values {
     fn new(storage: &Storage) -> Values {
-        match *storage {
+        match storage {
             Storage::Boolean => Values::Boolean(BooleanBuilder::with_capacity(0)),
             Storage::Int16 => Values::Int16(primitive(storage)),
             Storage::Int32 => Values::Int32(primitive(storage)),
             Storage::Int64 => Values::Int64(primitive(storage)),
             Storage::Float32 => Values::Float32(primitive(storage)),
             Storage::Float64 => Values::Float64(primitive(storage)),
-            Storage::Decimal { precision, scale } => Values::Decimal(primitive(storage), precision, scale),
+            Storage::Decimal { precision, scale } => Values::Decimal(primitive(storage), *precision, *scale),
             Storage::Date => Values::Date(primitive(storage)),
             Storage::Timestamp => Values::Timestamp(primitive(storage)),
             Storage::TimestampTz => Values::TimestampTz(primitive(storage)),
             Storage::Binary => Values::Binary(BinaryBuilder::with_capacity(0, 0)),
             Storage::Text => Values::Text(StringBuilder::with_capacity(0, 0)),
+            Storage::List { element, delimiter } => Values::List(Box::new(ListBuilder::new(element, *delimiter))),
         }
     }
 }
@@ -191,4 +199,78 @@ where
     });
     builder.append_option(value);
     Fit::exact_if(value.is_some())
+}
+
+/// Collects arrays.
+///
+/// Elements that were taken before one that does not fit stay, under the NULL that then stands for the array: Arrow lets
+/// a NULL span elements, and nobody looks at them.
+#[derive(Debug)]
+struct ListBuilder {
+    field: FieldRef,
+    delimiter: u8,
+    elements: ColumnBuilder,
+    /// Where in `elements` each array ends.
+    ends: Vec<i32>,
+    valid: Vec<bool>,
+    /// The array on its way into the column.
+    parsed: Elements,
+}
+
+impl ListBuilder {
+    fn new(element: &Storage, delimiter: u8) -> ListBuilder {
+        ListBuilder {
+            field: list_field(element),
+            delimiter,
+            elements: ColumnBuilder::new(element),
+            ends: Vec::new(),
+            valid: Vec::new(),
+            parsed: Elements::default(),
+        }
+    }
+
+    fn append_null(&mut self) {
+        self.end(false);
+    }
+
+    fn append_text(&mut self, text: &[u8]) -> Fit {
+        let exact = self.parsed.parse(text, self.delimiter) && self.has_room() && self.append_elements();
+        self.end(exact);
+        Fit::exact_if(exact)
+    }
+
+    /// An array's offsets have 31 bits.
+    fn has_room(&self) -> bool {
+        self.elements.len() + self.parsed.len() <= i32::MAX as usize
+    }
+
+    fn append_elements(&mut self) -> bool {
+        self.parsed.iter().all(|element| match element {
+            Some(text) => self.elements.append_text(text) == Fit::Exact,
+            None => {
+                self.elements.append_null();
+                true
+            }
+        })
+    }
+
+    fn end(&mut self, valid: bool) {
+        self.ends.push(self.elements.len() as i32);
+        self.valid.push(valid);
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn memory(&self) -> usize {
+        size_of_val(self.ends.as_slice()) + self.elements.memory()
+    }
+
+    fn finish(&mut self) -> ListArray {
+        let offsets: Vec<i32> = std::iter::once(0).chain(self.ends.drain(..)).collect();
+        let valid = NullBuffer::from(std::mem::take(&mut self.valid));
+        let nulls = (valid.null_count() > 0).then_some(valid);
+        ListArray::new(FieldRef::clone(&self.field), OffsetBuffer::new(offsets.into()), self.elements.finish(), nulls)
+    }
 }

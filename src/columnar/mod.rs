@@ -13,19 +13,23 @@
 //! the one that the reader will write. The parsers therefore accept PostgreSQL's canonical spelling
 //! and nothing else, so that they need not format a value to know; only floating point, whose
 //! shortest digits cannot be recognised by looking at them, is formatted and compared. Whatever does
-//! not fit (`infinity`, years outside 0001 to 9999, `NaN` in a numeric, a value of another scale) is
+//! not fit (`infinity`, years outside 0001 to 9999, `NaN` in a numeric, an array of two dimensions) is
 //! [`Fit::Inexact`] and lives on as text. A mistake in a codec can cost a typed value, never its text.
 //!
 //! The texts are those of a session with `DateStyle` ISO, `IntervalStyle` postgres, `TimeZone` UTC,
 //! `extra_float_digits` 1, `bytea_output` hex and `client_encoding` UTF8.
 
 mod builder;
+mod built_in;
 mod bytea;
 mod calendar;
 mod changes;
 mod decimal;
+#[cfg(test)]
+mod documentation;
 mod float;
 mod integer;
+mod list;
 pub mod names;
 mod reader;
 mod rows;

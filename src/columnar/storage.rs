@@ -1,24 +1,11 @@
 //! Which Arrow type holds the values of which PostgreSQL type.
 
-use arrow::datatypes::{DataType, TimeUnit};
+use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+
+use super::built_in;
 use crate::model::Column;
-
-/// Oids of PostgreSQL's built-in types (`pg_type.dat`), the same in every version and database.
-mod oid {
-    pub(super) const BOOL: u32 = 16;
-    pub(super) const BYTEA: u32 = 17;
-    pub(super) const INT8: u32 = 20;
-    pub(super) const INT2: u32 = 21;
-    pub(super) const INT4: u32 = 23;
-    pub(super) const OID: u32 = 26;
-    pub(super) const FLOAT4: u32 = 700;
-    pub(super) const FLOAT8: u32 = 701;
-    pub(super) const DATE: u32 = 1082;
-    pub(super) const TIMESTAMP: u32 = 1114;
-    pub(super) const TIMESTAMPTZ: u32 = 1184;
-    pub(super) const NUMERIC: u32 = 1700;
-}
 
 /// The most digits that an Arrow (and a Delta) decimal holds.
 const MAX_PRECISION: u32 = 38;
@@ -30,7 +17,7 @@ const MODIFIER_BASE: i32 = 4;
 ///
 /// Only types that Arrow, Parquet and Delta all have are typed; every other is kept as the text that
 /// PostgreSQL writes, which loses nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Storage {
     Boolean,
     Int16,
@@ -51,6 +38,12 @@ pub enum Storage {
     TimestampTz,
     Binary,
     Text,
+    /// Arrays of one dimension that begin at 1, with their elements as a column of the element type has its values.
+    List {
+        element: Box<Storage>,
+        /// What stands between two elements in the array's text.
+        delimiter: u8,
+    },
 }
 
 impl Storage {
@@ -63,40 +56,52 @@ impl Storage {
     /// How values of the type are stored; `type_modifier` is `pg_attribute.atttypmod`, -1 for none.
     pub fn of(type_oid: u32, type_modifier: i32) -> Storage {
         match type_oid {
-            oid::BOOL => Storage::Boolean,
-            oid::INT2 => Storage::Int16,
-            oid::INT4 => Storage::Int32,
+            built_in::BOOL => Storage::Boolean,
+            built_in::INT2 => Storage::Int16,
+            built_in::INT4 => Storage::Int32,
             // An oid is unsigned, which Delta has no type for.
-            oid::INT8 | oid::OID => Storage::Int64,
-            oid::FLOAT4 => Storage::Float32,
-            oid::FLOAT8 => Storage::Float64,
-            oid::NUMERIC => numeric(type_modifier),
-            oid::DATE => Storage::Date,
-            oid::TIMESTAMP => Storage::Timestamp,
-            oid::TIMESTAMPTZ => Storage::TimestampTz,
-            oid::BYTEA => Storage::Binary,
-            _ => Storage::Text,
+            built_in::INT8 | built_in::OID => Storage::Int64,
+            built_in::FLOAT4 => Storage::Float32,
+            built_in::FLOAT8 => Storage::Float64,
+            built_in::NUMERIC => numeric(type_modifier),
+            built_in::DATE => Storage::Date,
+            built_in::TIMESTAMP => Storage::Timestamp,
+            built_in::TIMESTAMPTZ => Storage::TimestampTz,
+            built_in::BYTEA => Storage::Binary,
+            other => built_in::element_of(other).map_or(Storage::Text, |element| list(element, type_modifier)),
         }
     }
 
     /// The Arrow type of the column. Never a view type: some readers of the archive do not know them.
     pub fn arrow_type(&self) -> DataType {
-        match *self {
+        match self {
             Storage::Boolean => DataType::Boolean,
             Storage::Int16 => DataType::Int16,
             Storage::Int32 => DataType::Int32,
             Storage::Int64 => DataType::Int64,
             Storage::Float32 => DataType::Float32,
             Storage::Float64 => DataType::Float64,
-            Storage::Decimal { precision, scale } => DataType::Decimal128(precision, scale as i8),
+            Storage::Decimal { precision, scale } => DataType::Decimal128(*precision, *scale as i8),
             Storage::Date => DataType::Date32,
             Storage::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             // Delta wants the zone spelled exactly so.
             Storage::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             Storage::Binary => DataType::Binary,
             Storage::Text => DataType::Utf8,
+            Storage::List { element, .. } => DataType::List(list_field(element)),
         }
     }
+}
+
+/// The elements of a list, named as Delta names them.
+pub(super) fn list_field(element: &Storage) -> FieldRef {
+    Arc::new(Field::new("element", element.arrow_type(), true))
+}
+
+/// An array's modifier is its elements'.
+fn list(element: u32, type_modifier: i32) -> Storage {
+    let delimiter = built_in::delimiter(element);
+    Storage::List { element: Box::new(Storage::of(element, type_modifier)), delimiter }
 }
 
 /// Reads a numeric's modifier: the precision in the upper half, the scale in the lower 11 bits, in two's complement
@@ -140,6 +145,22 @@ mod tests {
         for unpacked in [-1, 0, 3, 4, i32::MIN, i32::MAX] {
             assert_eq!(Storage::of(1700, unpacked), Storage::Text, "{unpacked}");
         }
+    }
+
+    #[test]
+    fn arrays_are_lists_of_what_their_elements_are() {
+        let list = |element: Storage, delimiter: u8| Storage::List { element: Box::new(element), delimiter };
+        assert_eq!(Storage::of(1007, -1), list(Storage::Int32, b','));
+        assert_eq!(Storage::of(1231, modifier(10, 2)), list(Storage::Decimal { precision: 10, scale: 2 }, b','));
+        assert_eq!(Storage::of(1231, -1), list(Storage::Text, b','));
+        assert_eq!(Storage::of(1020, -1), list(Storage::Text, b';'));
+    }
+
+    #[test]
+    fn no_oid_is_listed_twice() {
+        let mut oids: Vec<u32> = built_in::TYPES.iter().flat_map(|known| [known.oid, known.array]).collect();
+        oids.sort_unstable();
+        assert!(oids.windows(2).all(|pair| pair[0] < pair[1]), "{oids:?}");
     }
 
     #[test]

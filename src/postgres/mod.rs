@@ -40,5 +40,5 @@ pub use diagnosis::diagnose;
 pub use message::{MessageKind, emit_message};
 pub use replication::{CreatedSlot, ReplicationConnection, ReplicationStream, StreamEvent, SystemIdentity};
 pub use session::{Canceller, Session};
-pub use settings::PINNED_SETTINGS;
+pub use settings::{PINNED_SETTINGS, RAW_WHERE_UNKNOWN};
 pub use source::Source;

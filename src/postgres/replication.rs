@@ -27,7 +27,7 @@ use super::authentication::{Applicant, authenticate};
 use super::diagnosis::ServerReport;
 use super::frame::{Fields, Frame, Malformed, data_row};
 use super::session::unknown_version;
-use super::settings::{late_settings, major_version};
+use super::settings::{RAW_WHERE_UNKNOWN, late_settings, major_version};
 use super::source::{Secret, Source};
 use super::transport::{Address, Greeting, Setback, Transport, check_session_kind, reach};
 use super::wire::Wire;
@@ -81,7 +81,8 @@ impl ReplicationConnection {
     /// As [`diagnose`](super::diagnose) says.
     pub async fn connect(source: &Source) -> Result<Self> {
         let mut connection = reach(source, &ReplicationGreeting { source }).await?;
-        if let Some(statement) = late_settings(connection.server_major) {
+        let late = [Some(RAW_WHERE_UNKNOWN), late_settings(connection.server_major)];
+        for statement in late.into_iter().flatten() {
             connection.simple_query(statement).await.context("cannot set up the replication connection")?;
         }
         Ok(connection)

@@ -41,6 +41,11 @@ pub(super) fn late_settings(server_major: u32) -> Option<&'static str> {
     (server_major >= FIRST_WITH_TRANSACTION_TIMEOUT).then_some("SET transaction_timeout = 0")
 }
 
+/// Makes the server send the bytes of a database in SQL_ASCII as they are: it would check that they are UTF-8 and fail
+/// where they are not. For connections that read values as bytes.
+pub const RAW_WHERE_UNKNOWN: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false)
+     WHERE current_setting('server_encoding') = 'SQL_ASCII'";
+
 /// The start-up message's `options`: the user's first, so that the pinned ones win.
 pub(super) fn startup_options(user: Option<&str>, extra: &[(String, String)]) -> String {
     let mut options = user.unwrap_or_default().trim().to_owned();

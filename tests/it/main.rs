@@ -16,4 +16,5 @@ mod scratch;
 mod slots;
 mod stores;
 mod support;
+mod types;
 mod writers;

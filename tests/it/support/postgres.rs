@@ -70,14 +70,24 @@ pub(crate) struct Database {
 impl Database {
     /// Makes an empty database.
     pub(crate) async fn create(server: &Scratch) -> Database {
+        Database::create_with(server, "").await
+    }
+
+    /// Makes an empty database with further options of CREATE DATABASE.
+    pub(crate) async fn create_with(server: &Scratch, options: &str) -> Database {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        Database::named(server, format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed))).await
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Database::make(server, name, options).await
     }
 
     /// Makes an empty database whose name matters, on a server of the test's own.
     pub(crate) async fn named(server: &Scratch, name: String) -> Database {
+        Database::make(server, name, "").await
+    }
+
+    async fn make(server: &Scratch, name: String, options: &str) -> Database {
         let administrator = connect(&server.url("postgres")).await;
-        administrator.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
+        administrator.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 {options}")).await.unwrap();
         Database { url: server.url(&name), bin_dir: server.bin_dir().to_owned(), name }
     }
 
