@@ -47,7 +47,7 @@ soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=10
 
 regress: ## PostgreSQL's whole regression suite with an archiver attached; make test runs a part of it
 	@tests/install regress
-	cargo test --locked --test it -- --include-ignored --nocapture regress::
+	cargo test --locked --test it -- --ignored --nocapture regress::
 
 fuzz: ## Feed decoders and codecs with noise: make fuzz SECONDS=600; one target: make fuzz ONLY=values
 	@tests/fuzz/run $(SECONDS) $(ONLY)

@@ -139,6 +139,11 @@ impl DeltaTable {
         Ok(DeltaTable { store: store.clone(), directory, snapshot })
     }
 
+    /// The number of its latest commit that is seen.
+    pub fn version(&self) -> u64 {
+        self.snapshot.version()
+    }
+
     /// The table's columns, partition columns included.
     pub fn schema(&self) -> Result<SchemaRef> {
         let converted: std::result::Result<Schema, _> = self.snapshot.schema().as_ref().try_into_arrow();

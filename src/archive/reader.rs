@@ -10,6 +10,7 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _};
 use futures::{FutureExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -36,6 +37,9 @@ use crate::model::{
 /// Key of the relation version in a data file's metadata.
 pub const RELATION_KEY: &str = "afterimage.relation";
 
+/// Small files read at the same time: most of the time of each is waiting for the store.
+const PARALLEL_READS: usize = 16;
+
 /// How far an archive's history reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
@@ -59,6 +63,14 @@ pub struct Archive {
     identity: Arc<ArchiveIdentity>,
     /// `log/transactions` as it was last seen: seeing it again costs only what is new.
     transactions: Arc<Mutex<Option<DeltaTable>>>,
+    /// `log/relations` as it was last seen, and its rows.
+    relations: Arc<Mutex<Option<SeenRelations>>>,
+}
+
+#[derive(Debug)]
+struct SeenRelations {
+    table: DeltaTable,
+    records: Arc<[RelationRecord]>,
 }
 
 impl Archive {
@@ -72,6 +84,7 @@ impl Archive {
             store: store.clone(),
             identity: Arc::new(identity),
             transactions: Arc::default(),
+            relations: Arc::default(),
         }))
     }
 
@@ -169,11 +182,30 @@ impl Archive {
     }
 
     /// Every relation version, oldest first, without the source's own descriptions.
-    pub async fn relations(&self) -> Result<Vec<RelationRecord>> {
+    pub async fn relations(&self) -> Result<Arc<[RelationRecord]>> {
+        let mut seen = self.relations.lock().await;
+        let newest = match seen.as_ref() {
+            Some(seen) => {
+                let mut table = seen.table.clone();
+                table.refresh().await?;
+                if table.version() == seen.table.version() {
+                    return Ok(Arc::clone(&seen.records));
+                }
+                Some(table)
+            }
+            None => self.log_table(LogTable::Relations).await?,
+        };
+        let Some(table) = newest else { return Ok(Arc::default()) };
+        let records: Arc<[RelationRecord]> = self.relation_records(&table).await?.into();
+        *seen = Some(SeenRelations { table, records: Arc::clone(&records) });
+        Ok(records)
+    }
+
+    async fn relation_records(&self, table: &DeltaTable) -> Result<Vec<RelationRecord>> {
         let schema = log::schema(LogTable::Relations);
         let columns = schema.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().as_str()));
         let columns: Vec<&str> = columns.filter(|name| *name != log::SOURCE_DEFINITION).collect();
-        let mut found = self.log_rows_of::<RelationRow>(Some(&columns)).await?;
+        let mut found = self.rows_of::<RelationRow>(table, Some(&columns)).await?;
         // A version from before the archive's beginning is what an interrupted `init` left.
         found.retain(|record| record.position.lsn >= self.identity.start_lsn);
         found.sort_by(|a, b| (a.position, &a.relation.name).cmp(&(b.position, &b.relation.name)));
@@ -183,32 +215,36 @@ impl Archive {
     /// Every table that there ever was, under every name that it had, with the latest version under that name.
     pub async fn tables_ever(&self) -> Result<HashMap<TableName, RelationVersion>> {
         let records = self.relations().await?;
-        Ok(records.into_iter().map(|record| (record.relation.name.clone(), record.relation)).collect())
+        Ok(records.iter().map(|record| (record.relation.name.clone(), record.relation.clone())).collect())
     }
 
     /// The tables that there were at an LSN, each with its latest version; those without rows of their own too.
     pub async fn tables_at(&self, at: Lsn) -> Result<HashMap<TableName, RelationVersion>> {
         let records = self.relations().await?;
-        let known = records.into_iter().filter(|record| record.position.lsn <= at);
-        let latest: HashMap<u32, RelationRecord> = known.map(|record| (record.relation.oid, record)).collect();
+        let known = records.iter().filter(|record| record.position.lsn <= at);
+        let latest: HashMap<u32, &RelationRecord> = known.map(|record| (record.relation.oid, record)).collect();
         let present = latest.into_values().filter(|record| record.event != RelationEvent::Dropped);
-        Ok(present.map(|record| (record.relation.name.clone(), record.relation)).collect())
+        Ok(present.map(|record| (record.relation.name.clone(), record.relation.clone())).collect())
     }
 
     async fn log_rows<R: LogRow>(&self) -> Result<Vec<R::Value>> {
-        self.log_rows_of::<R>(None).await
+        match self.log_table(R::TABLE).await? {
+            Some(table) => self.rows_of::<R>(&table, None).await,
+            None => Ok(Vec::new()),
+        }
     }
 
-    async fn log_rows_of<R: LogRow>(&self, columns: Option<&[&str]>) -> Result<Vec<R::Value>> {
-        let mut values = Vec::new();
-        if let Some(table) = self.log_table(R::TABLE).await? {
-            for file in table.files(None).await? {
-                for batch in self.read(&file, columns).await?.batches().await? {
-                    values.extend(log::decode::<R>(&batch)?);
-                }
+    async fn rows_of<R: LogRow>(&self, table: &DeltaTable, columns: Option<&[&str]>) -> Result<Vec<R::Value>> {
+        let files = table.files(None).await?;
+        let read = |file: DataFile| async move {
+            let mut values = Vec::new();
+            for batch in self.read(&file, columns).await?.batches().await? {
+                values.extend(log::decode::<R>(&batch)?);
             }
-        }
-        Ok(values)
+            Ok::<_, Failure>(values)
+        };
+        let values: Vec<Vec<R::Value>> = stream::iter(files).map(read).buffered(PARALLEL_READS).try_collect().await?;
+        Ok(values.into_iter().flatten().collect())
     }
 
     /// The files that may hold changes with `from <= _lsn < to`, and the table's columns.

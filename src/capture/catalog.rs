@@ -5,7 +5,7 @@ use tokio_postgres::{Client, Row};
 use super::definitions;
 use crate::columnar::Storage;
 use crate::columnar::names::{ColumnNames, source_column};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::model::{Identity, RelationVersion, TableName};
 use crate::transaction::Definition;
 
@@ -77,10 +77,17 @@ fn source_table(row: &Row) -> SourceTable {
     }
 }
 
-/// What the source says of a relation, in the shape that DDL capture tells it in; `None` where it is gone.
+/// What the source says of a relation, in the shape that DDL capture tells it in; `None` where it is gone, or is being
+/// changed so fast that its parts do not fit together.
 pub async fn describe(client: &Client, oid: u32) -> Result<Option<Definition>> {
-    let row = client.query_opt(definitions::DESCRIBE, &[&oid]).await?;
-    row.map(|row| Definition::parse(row.get(0))).transpose()
+    match client.query_opt(definitions::DESCRIBE, &[&oid]).await {
+        Ok(row) => row.map(|row| Definition::parse(row.get(0))).transpose(),
+        Err(error) if error.as_db_error().is_some() && !client.is_closed() => {
+            tracing::debug!("describing relation {oid}: {}", Failure::from(error));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The partitioned tables outside the system schemas.

@@ -257,6 +257,8 @@ fn known_rows(before: Option<&RelationVersion>, now: &RelationVersion, definitio
     let Some(before) = before else { return KnownRows::New };
     let known = now.columns.iter().all(|column| match before.same_column(column) {
         Some(known) => known.keeps_text_as(column),
+        // What was generated had values that the stream did not have.
+        None if before.left_out.contains(&column.name) => false,
         None => !definition.is_some_and(|definition| definition.was_filled_in(column.number)),
     });
     if known { KnownRows::Yes } else { KnownRows::No }

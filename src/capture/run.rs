@@ -228,11 +228,11 @@ impl Session<'_> {
 /// could be known now.
 async fn known_tables(archive: &Archive, watermark: Lsn) -> Result<(HashMap<u32, RelationVersion>, HashSet<u32>)> {
     let start = archive.identity().start_lsn;
-    let mut records = archive.relations().await?;
-    records.retain(|record| record.position.lsn < watermark || record.position.lsn == start);
+    let records = archive.relations().await?;
+    let published = |record: &&RelationRecord| record.position.lsn < watermark || record.position.lsn == start;
     let mut known: HashMap<u32, RelationVersion> = HashMap::new();
     let mut unseen: HashMap<u32, Lsn> = HashMap::new();
-    for RelationRecord { position, event, relation, .. } in records {
+    for RelationRecord { position, event, relation, .. } in records.iter().filter(published) {
         let oid = relation.oid;
         match event {
             RelationEvent::Unseen => drop(unseen.insert(oid, position.lsn)),
@@ -241,7 +241,7 @@ async fn known_tables(archive: &Archive, watermark: Lsn) -> Result<(HashMap<u32,
         }
         match event {
             RelationEvent::Dropped => known.remove(&oid),
-            _ => known.insert(oid, relation),
+            _ => known.insert(oid, relation.clone()),
         };
     }
     let mut without_base = HashSet::new();

@@ -182,9 +182,9 @@ pub async fn touched_keys(
 /// The versions of one relation before a position, oldest first. The archive's first ones hold from its beginning on.
 pub(super) async fn records_of(archive: &Archive, oid: u32, before: Position) -> Result<Vec<RelationRecord>> {
     let start = archive.identity().start_lsn;
-    let mut records = archive.relations().await?;
-    records.retain(|record| record.relation.oid == oid && (record.position < before || record.position.lsn <= start));
-    Ok(records)
+    let records = archive.relations().await?;
+    let of_it = records.iter().filter(|record| record.relation.oid == oid);
+    Ok(of_it.filter(|record| record.position < before || record.position.lsn <= start).cloned().collect())
 }
 
 /// The names that a relation had.

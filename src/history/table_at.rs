@@ -69,12 +69,9 @@ impl TableAt {
     pub async fn find(archive: &Archive, name: &TableName, cut: Lsn) -> Result<Option<TableAt>> {
         let cut = Position::before(cut);
         let start = archive.identity().start_lsn;
-        let mut latest: HashMap<u32, RelationRecord> = HashMap::new();
-        for record in archive.relations().await? {
-            if record.position < cut || record.position.lsn <= start {
-                latest.insert(record.relation.oid, record);
-            }
-        }
+        let records = archive.relations().await?;
+        let before = records.iter().filter(|record| record.position < cut || record.position.lsn <= start);
+        let latest: HashMap<u32, &RelationRecord> = before.map(|record| (record.relation.oid, record)).collect();
         let mut named = latest.into_values().filter(|record| record.relation.name == *name);
         match named.find(|record| record.event != RelationEvent::Dropped) {
             Some(record) => TableAt::of_relation(archive, record.relation.oid, cut).await.map(Some),
@@ -110,8 +107,8 @@ impl TableAt {
     ) -> Result<TableAt> {
         let records = archive.relations().await?;
         let start = archive.identity().start_lsn;
-        let before = records.into_iter().filter(|record| record.position < cut || record.position.lsn <= start);
-        let latest: HashMap<u32, RelationRecord> = before.map(|record| (record.relation.oid, record)).collect();
+        let before = records.iter().filter(|record| record.position < cut || record.position.lsn <= start);
+        let latest: HashMap<u32, &RelationRecord> = before.map(|record| (record.relation.oid, record)).collect();
         let parent = |oid: u32| latest.get(&oid).and_then(|record| record.relation.parent);
         let belongs =
             |oid: u32| std::iter::successors(parent(oid), |above| parent(*above)).any(|above| above == relation.oid);

@@ -11,6 +11,10 @@ pub const DDL_PREFIX: &str = "afterimage.ddl";
 /// Prefix of the logical message that holds one row of a table whose rows the log does not show otherwise.
 pub const ROW_PREFIX: &str = "afterimage.row";
 
+/// Prefix of the empty message after what DDL capture told: a message of a subtransaction can be given out after the
+/// change whose record follows it, since its place is where that record begins.
+pub const END_PREFIX: &str = "afterimage.end";
+
 /// The tag of a message that tells not of a statement but of what the catalogue shows.
 pub const OBSERVED: &str = "OBSERVED";
 

@@ -18,7 +18,9 @@ use crate::model::{
     TableName, Transaction, Xid,
 };
 
-pub use definition::{Cover, DDL_PREFIX, DdlMessage, Definition, OBSERVED, ROW_PREFIX, RelationNow, Rows, told_row};
+pub use definition::{
+    Cover, DDL_PREFIX, DdlMessage, Definition, END_PREFIX, OBSERVED, ROW_PREFIX, RelationNow, Rows, told_row,
+};
 
 /// Prefix of logical messages that say who and why.
 pub const CONTEXT_PREFIX: &str = "afterimage";
@@ -182,7 +184,7 @@ impl OpenTransaction {
                     report: json().to_string(),
                 });
             }
-            IMAGE_PREFIX => {}
+            IMAGE_PREFIX | END_PREFIX => {}
             _ => {
                 let position = self.next_position();
                 let (prefix, content) = (prefix.to_owned(), content.to_vec());

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod cli;
+mod definitions;
 mod demo;
 mod dependencies;
 mod histories;

@@ -61,6 +61,9 @@ BEGIN
 END
 $tell$;
 
+-- A message counts as standing where the record after it begins, and one of a subtransaction can then be given out after
+-- the change there. So nothing that matters is told last: an empty afterimage.end is.
+
 -- Every row of a table that the log does not show otherwise, one message each: the fields as a composite's text.
 CREATE OR REPLACE FUNCTION {schema}.tell_rows(relation oid) RETURNS bigint LANGUAGE plpgsql
 {settings} AS $rows$
@@ -100,7 +103,9 @@ BEGIN
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, pg_publication p
   WHERE c.oid = relation AND p.pubname = {name} AND c.relkind = 'r' AND c.relpersistence <> 't'
     AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_';
-  IF NOT FOUND OR r.persistence = 'u' OR NOT (r.published OR {covered}) THEN
+  IF NOT FOUND OR r.persistence = 'u' OR NOT (r.published OR {covered})
+    -- Somebody has just taken it out of the publication.
+    OR relation = ANY (COALESCE(NULLIF(current_setting('afterimage.removed', true), ''), '{}')::oid[]) THEN
     RETURN NULL;
   END IF;
   IF NOT r.usable THEN
@@ -161,6 +166,41 @@ CREATE OR REPLACE FUNCTION {schema}.touched(objects oid[]) RETURNS oid[] LANGUAG
     AND c.relnamespace <> 'pg_catalog'::regnamespace
 $touched$;
 
+-- The tables with a column of one of these types, or of one made of them: the text of their rows changes with the type.
+CREATE OR REPLACE FUNCTION {schema}.users_of(types oid[]) RETURNS oid[] LANGUAGE sql STABLE
+{settings} AS $users$
+  WITH RECURSIVE used AS (
+    SELECT unnest(types) AS oid
+    UNION
+    SELECT CASE d.classid WHEN 'pg_type'::regclass THEN d.objid ELSE c.reltype END
+    FROM used
+    JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = used.oid
+    LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objsubid > 0 AND c.oid = d.objid
+    WHERE d.classid = 'pg_type'::regclass OR c.reltype <> 0
+  )
+  SELECT array_agg(DISTINCT c.oid)
+  FROM used
+  JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = used.oid
+  JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objsubid > 0 AND c.oid = d.objid AND c.relkind = 'r'
+$users$;
+
+-- The relations whose description this transaction wrote: what is seen and in progress is its own.
+CREATE OR REPLACE FUNCTION {schema}.written() RETURNS oid[] LANGUAGE sql STABLE
+{settings} AS $written$
+  SELECT array_agg(c.oid) FROM pg_class c
+  WHERE age(c.xmin) <= age(pg_current_xact_id()::xid)
+    AND pg_xact_status((pg_current_xact_id()::text::bigint >> 32 << 32 | c.xmin::text::bigint)::text::xid8) = 'in progress'
+$written$;
+
+-- The row types of those relations whose columns this transaction has changed.
+CREATE OR REPLACE FUNCTION {schema}.changed_types(relations oid[]) RETURNS oid[] LANGUAGE sql STABLE
+{settings} AS $changed$
+  SELECT array_agg(c.reltype) FROM pg_class c
+  WHERE c.oid = ANY (relations) AND c.reltype <> 0 AND EXISTS (
+    SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+      AND age(a.xmin) <= age(pg_current_xact_id()::xid))
+$changed$;
+
 -- Writes what one statement did: first the message of all relations, then the rows of those whose rows are told.
 CREATE OR REPLACE FUNCTION {schema}.tell_statement(tag text, relations oid[], others jsonb, dropped jsonb, rewritten oid[],
   created oid[]) RETURNS void LANGUAGE plpgsql {settings} AS $statement$
@@ -168,26 +208,34 @@ DECLARE
   found jsonb := '[]';
   relation oid;
   one jsonb;
+  problem text;
 BEGIN
   FOREACH relation IN ARRAY COALESCE(relations, '{}') LOOP
-    one := {schema}.relation_now(relation, relation = ANY (rewritten), relation = ANY (created));
-    IF one ->> 'definition' IS NOT NULL THEN
-      found := found || one;
-    END IF;
+    -- One that another session drops just now must not hide the others.
+    BEGIN
+      one := {schema}.relation_now(relation, relation = ANY (rewritten), relation = ANY (created));
+      IF one ->> 'definition' IS NOT NULL THEN
+        found := found || one;
+      END IF;
+    EXCEPTION WHEN OTHERS THEN
+      problem := SQLERRM;
+    END;
   END LOOP;
-  IF found = '[]' AND others = '[]' AND dropped = '[]' THEN
+  IF found = '[]' AND others = '[]' AND dropped = '[]' AND problem IS NULL THEN
     RETURN;
   END IF;
   PERFORM {schema}.tell('afterimage.ddl', jsonb_strip_nulls(jsonb_build_object(
     'publication', {name}, 'tag', tag,
-    -- Statements that carry passwords.
-    'statement', CASE WHEN tag !~ '(USER MAPPING|SUBSCRIPTION|SERVER)' THEN left(current_query(), 100000) END,
+    -- What the client sent at once, all of it; not where that may have a password in it.
+    'statement', CASE WHEN current_query() !~* '(password|passwd|secret|user\s+mapping|subscription)'
+                 THEN left(current_query(), 100000) END,
     'user', session_user, 'role', NULLIF(current_setting('role'), 'none'),
     'application', NULLIF(current_setting('application_name'), ''), 'client', host(inet_client_addr()),
-    'relations', found, 'objects', NULLIF(others, '[]'), 'dropped', NULLIF(dropped, '[]')))::text);
+    'failed', problem, 'relations', found, 'objects', NULLIF(others, '[]'), 'dropped', NULLIF(dropped, '[]')))::text);
   FOR one IN SELECT value FROM jsonb_array_elements(found) WHERE value ->> 'rows' = 'told' LOOP
     PERFORM {schema}.tell_rows((one -> 'definition' ->> 'oid')::oid);
   END LOOP;
+  PERFORM {schema}.tell('afterimage.end', '');
 END
 $statement$;
 
@@ -195,6 +243,7 @@ CREATE OR REPLACE FUNCTION {schema}.failed(tag text, problem text) RETURNS void 
 BEGIN
   PERFORM {schema}.tell('afterimage.ddl', pg_catalog.jsonb_build_object(
     'publication', {name}, 'tag', tag, 'failed', problem)::text);
+  PERFORM {schema}.tell('afterimage.end', '');
   RAISE WARNING 'afterimage could not note %: %', tag, problem;
 EXCEPTION WHEN OTHERS THEN
   RAISE WARNING 'afterimage could not note %: %', tag, SQLERRM;
@@ -233,10 +282,9 @@ BEGIN
     LEFT JOIN pg_attrdef d ON c.classid = 'pg_attrdef'::regclass AND d.oid = c.objid
     LEFT JOIN pg_publication_rel b ON c.classid = 'pg_publication_rel'::regclass AND b.oid = c.objid
     LEFT JOIN pg_statistic_ext x ON c.classid = 'pg_statistic_ext'::regclass AND x.oid = c.objid;
-    -- GRANT does not say on what: whatever this transaction, or one since its start, wrote.
-    IF tg_tag IN ('GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES') THEN
-      SELECT relations || array_agg(c.oid) INTO relations FROM pg_class c
-      WHERE age(c.xmin) <= age(pg_current_xact_id()::xid);
+    -- GRANT does not say on what.
+    IF tg_tag IN ('GRANT', 'REVOKE') THEN
+      relations := relations || {schema}.written();
     END IF;
     -- A schema's new name is one of all that is in it.
     IF tg_tag = 'ALTER SCHEMA' THEN
@@ -244,6 +292,10 @@ BEGIN
       FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON d.classid = 'pg_namespace'::regclass AND c.relnamespace = d.objid;
     END IF;
     relations := {schema}.touched(relations || rewritten);
+    -- A partition that was taken away is its parent's no more, but what the statement wrote.
+    IF tg_tag = 'ALTER TABLE' AND EXISTS (SELECT FROM pg_class c WHERE c.oid = ANY (relations) AND c.relkind = 'p') THEN
+      relations := relations || {schema}.written();
+    END IF;
     -- A type can change without that the rows are written anew, and their text with it: what the log has of them is then
     -- another text. Which statement does so cannot be asked, only which could.
     IF tg_tag = 'ALTER TABLE' AND current_query() ~* '\mtype\M' THEN
@@ -254,6 +306,17 @@ BEGIN
           'timestamp with time zone', 'oid', 'integer', 'inet', 'cidr', 'regproc', 'regprocedure', 'regoper', 'regoperator',
           'regclass', 'regtype', 'regrole', 'regnamespace', 'regconfig', 'regdictionary', 'regcollation');
     END IF;
+    -- A column that is generated no more has values that the log does not have.
+    IF tg_tag = 'ALTER TABLE' AND current_query() ~* '\mexpression\M' THEN
+      rewritten := rewritten || relations;
+    END IF;
+    -- The text of a composite follows its type, that of an enum its labels.
+    rewritten := rewritten || {schema}.users_of({schema}.changed_types(relations));
+    IF tg_tag = 'ALTER TYPE' AND current_query() ~* '\mrename\s+value\M' THEN
+      SELECT rewritten || {schema}.users_of(array_agg(c.objid)) INTO rewritten
+      FROM pg_event_trigger_ddl_commands() c WHERE c.classid = 'pg_type'::regclass;
+    END IF;
+    relations := {schema}.touched(relations || rewritten);
     PERFORM {schema}.tell_statement(tg_tag, relations, others, '[]', rewritten, created);
   EXCEPTION WHEN OTHERS THEN
     PERFORM {schema}.failed(tg_tag, SQLERRM);
@@ -267,6 +330,8 @@ CREATE OR REPLACE FUNCTION {schema}.on_drop() RETURNS event_trigger LANGUAGE plp
 DECLARE
   dropped jsonb;
   relations oid[];
+  removed oid[];
+  rewritten oid[];
 BEGIN
   IF current_setting('afterimage.busy', true) = 'on' THEN
     RETURN;
@@ -280,7 +345,7 @@ BEGIN
            -- What a table lost while it stays.
            array_agg(to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid)
              FILTER (WHERE d.object_type LIKE 'table %' OR d.object_type IN ('trigger', 'rule', 'policy', 'default value'))
-             || array_agg(d.objid) FILTER (WHERE d.object_type = 'table column')
+             || array_agg(d.objid) FILTER (WHERE d.object_type LIKE '% column')
     INTO dropped, relations
     FROM pg_event_trigger_dropped_objects() d
     WHERE NOT d.is_temporary AND d.schema_name IS DISTINCT FROM 'pg_toast';
@@ -290,7 +355,13 @@ BEGIN
       WHERE c.relkind = 'r' AND c.relreplident = 'i'
         AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident);
     END IF;
-    PERFORM {schema}.tell_statement(tg_tag, {schema}.touched(relations), '[]', dropped, '{}', '{}');
+    SELECT array_agg(to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid) INTO removed
+    FROM pg_event_trigger_dropped_objects() d
+    WHERE d.object_type = 'publication relation' AND d.address_args[1] = {name};
+    PERFORM set_config('afterimage.removed', removed::text, true);
+    rewritten := {schema}.users_of({schema}.changed_types(relations));
+    PERFORM {schema}.tell_statement(tg_tag, {schema}.touched(relations || removed || rewritten), '[]', dropped, rewritten, '{}');
+    PERFORM set_config('afterimage.removed', '', true);
   EXCEPTION WHEN OTHERS THEN
     PERFORM {schema}.failed(tg_tag, SQLERRM);
   END;
