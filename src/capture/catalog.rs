@@ -90,6 +90,24 @@ pub async fn describe(client: &Client, oid: u32) -> Result<Option<Definition>> {
     }
 }
 
+const OUTSIDE: &str = "
+SELECT kind || ' ' || string_agg(name, ', ' ORDER BY name)
+FROM (
+  SELECT CASE WHEN c.relkind = 'm' THEN 'materialized view' WHEN c.relkind = 'f' THEN 'foreign table'
+              ELSE 'UNLOGGED table' END AS kind,
+         c.oid::regclass::text AS name
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE (c.relkind IN ('m', 'f') OR (c.relkind = 'r' AND c.relpersistence = 'u'))
+    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+) outside GROUP BY kind
+UNION ALL SELECT 'large objects: ' || count(*) FROM pg_largeobject_metadata HAVING count(*) > 0
+ORDER BY 1";
+
+/// What the source has besides tables that its logical stream does not show, by kind (PostgreSQL manual, 31.8).
+pub async fn outside_the_stream(client: &Client) -> Result<Vec<String>> {
+    Ok(client.query(OUTSIDE, &[]).await?.iter().map(|row| row.get(0)).collect())
+}
+
 /// The partitioned tables outside the system schemas.
 pub async fn partitioned_tables(client: &Client) -> Result<Vec<u32>> {
     let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

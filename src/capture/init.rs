@@ -57,6 +57,8 @@ pub struct Chosen {
     pub left_out: Vec<SourceTable>,
     /// Not in the log at all.
     pub unlogged: Vec<SourceTable>,
+    /// What else of the source the log does not show, by kind.
+    pub outside: Vec<String>,
 }
 
 /// What `init` did.
@@ -144,7 +146,8 @@ impl Beginning<'_> {
         let slot = settings.slot_name(&facts.database);
         require_only_init(client, &slot).await?;
         require_slot_unused(client, &slot).await?;
-        let chosen = choose(catalog::tables(client).await?, settings, facts)?;
+        let mut chosen = choose(catalog::tables(client).await?, settings, facts)?;
+        chosen.outside = catalog::outside_the_stream(client).await?;
         self.steps.will_do(&chosen, facts, &slot, &settings.publication);
         // A store that cannot be written must be known before the source is touched.
         let mut writer = ArchiveWriter::claim(self.store).await?;

@@ -54,6 +54,9 @@ impl InitSteps for InitShown {
         for table in &chosen.unlogged {
             say(&format!("left out: {} is UNLOGGED, its changes are not in the log", table.name));
         }
+        for outside in chosen.outside.iter().filter(|outside| !outside.starts_with("UNLOGGED")) {
+            say(&format!("not covered, since the log does not show it: {outside}"));
+        }
         facts.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
     }
 

@@ -46,6 +46,8 @@ struct SourceStatus {
     no_longer_published: Vec<String>,
     /// In the source, never archived.
     not_archived: Vec<String>,
+    /// What else of the source is in no stream, by kind.
+    outside: Vec<String>,
     /// New tables are covered from their first row, and every change of a definition is in the history.
     ddl_capture: bool,
 }
@@ -132,6 +134,7 @@ async fn ask(source: &Source, archive: &Archive, watermark: Watermark) -> Result
         slot: slot_state(&session, identity).await?,
         no_longer_published: names(lost),
         not_archived: names(never),
+        outside: catalog::outside_the_stream(&session).await?,
         ddl_capture: captures_ddl(&session, archive).await?,
     })
 }
@@ -171,6 +174,8 @@ fn text(status: &Status) -> String {
             if !source.not_archived.is_empty() {
                 lines.push(format!("not covered {}", source.not_archived.join(", ")));
             }
+            let others = source.outside.iter().filter(|outside| !outside.starts_with("UNLOGGED"));
+            lines.extend(others.map(|outside| format!("not covered {outside}")));
         }
     }
     lines.push("tables".to_owned());

@@ -5,7 +5,7 @@ CREATE SCHEMA IF NOT EXISTS {schema};
 REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
 COMMENT ON SCHEMA {schema} IS 'Afterimage: DDL capture. DROP SCHEMA {schema} CASCADE removes all of it.';
 
-CREATE OR REPLACE FUNCTION {schema}.version() RETURNS text LANGUAGE sql IMMUTABLE AS $sql$ SELECT {version}::text $sql$;
+CREATE OR REPLACE FUNCTION {schema}.installation() RETURNS text LANGUAGE sql IMMUTABLE AS $sql$ SELECT {version}::text $sql$;
 
 CREATE OR REPLACE FUNCTION {schema}.describe(oid) RETURNS jsonb LANGUAGE sql STABLE
 {settings} AS $describe$

@@ -90,7 +90,7 @@ pub(super) async fn install(client: &Client, settings: &CaptureSettings) -> Resu
 }
 
 async fn is_version(client: &Client, settings: &CaptureSettings, version: &str) -> Result<bool> {
-    let function = format!("{}.version()", quote_identifier(&settings.publication));
+    let function = format!("{}.installation()", quote_identifier(&settings.publication));
     match client.query_one(&format!("SELECT {function}"), &[]).await {
         Ok(row) => Ok(row.get::<_, String>(0) == version),
         Err(_) => Ok(false),

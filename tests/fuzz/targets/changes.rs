@@ -7,7 +7,7 @@
 #![no_main]
 
 use afterimage_fuzz::any_type;
-use afterimage_fuzz::columnar::{ChangeBuilder, Place, RowReader, RowText, names};
+use afterimage_fuzz::columnar::{ChangeBuilder, Place, RowReader, RowText, Wanted, names};
 use afterimage_fuzz::model::{Column, Identity, Lsn, Operation, RelationVersion, TableName};
 use afterimage_fuzz::pgoutput::{Message, OldTuple, Tuple, Value, decode};
 use arrow::array::{Array, AsArray};
@@ -132,7 +132,7 @@ fn missing(values: &[Value<'_>]) -> Vec<String> {
 fn compare(relation: &RelationVersion, builder: &mut ChangeBuilder, expected: &[Said]) {
     let batch = builder.finish().expect("rows that were taken");
     assert_eq!(batch.num_rows(), expected.len());
-    let columns: Vec<Option<&Column>> = relation.columns.iter().map(Some).collect();
+    let columns: Vec<Wanted<'_>> = relation.columns.iter().map(Wanted::Stored).collect();
     let new = RowReader::new(&batch, &columns).expect("the batch has the relation's columns");
     let old = RowReader::old(&batch, &columns).expect("as above").expect("changes have old rows");
     let mut read = RowText::default();
