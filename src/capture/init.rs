@@ -59,6 +59,10 @@ pub struct Chosen {
     pub unlogged: Vec<SourceTable>,
     /// What else of the source the log does not show, by kind.
     pub outside: Vec<String>,
+    /// Event triggers are to be installed in the source, if the role may.
+    pub capture_ddl: bool,
+    /// The publication is to be of all tables, those to come too.
+    pub all_tables: bool,
 }
 
 /// What `init` did.
@@ -148,6 +152,10 @@ impl Beginning<'_> {
         require_slot_unused(client, &slot).await?;
         let mut chosen = choose(catalog::tables(client).await?, settings, facts)?;
         chosen.outside = catalog::outside_the_stream(client).await?;
+        chosen.capture_ddl = settings.capture_ddl;
+        // New tables are then covered without that anybody changes the publication, and protected before they have rows.
+        chosen.all_tables =
+            facts.superuser && settings.capture_ddl && settings.set_identity_full && settings.covers_everything();
         self.steps.will_do(&chosen, facts, &slot, &settings.publication);
         // A store that cannot be written must be known before the source is touched.
         let mut writer = ArchiveWriter::claim(self.store).await?;
@@ -156,8 +164,7 @@ impl Beginning<'_> {
         set_identities(client, &chosen.set_full).await?;
         let captures_ddl = settings.capture_ddl && definitions::install(client, settings).await?;
         self.steps.captures_ddl(captures_ddl);
-        // New tables are then covered without that anybody changes the publication, and protected before they have rows.
-        let everything = captures_ddl && facts.superuser && settings.set_identity_full && settings.covers_everything();
+        let everything = captures_ddl && chosen.all_tables;
         let tables: Vec<&SourceTable> = chosen.archived.iter().chain(&chosen.set_full).collect();
         set_publication(client, &settings.publication, (!everything).then_some(&tables)).await?;
         if captures_ddl {

@@ -36,10 +36,16 @@ impl InitSteps for InitShown {
             say(&format!("  set REPLICA IDENTITY FULL on {}", table.name));
         }
         let count = chosen.archived.len() + chosen.set_full.len();
-        say(&format!("  create the publication {publication} for {count} tables"));
-        if facts.superuser {
+        match chosen.all_tables {
+            true => {
+                say(&format!("  create the publication {publication} for all tables, {count} now and those to come"))
+            }
+            false => say(&format!("  create the publication {publication} for {count} tables")),
+        }
+        if chosen.capture_ddl {
+            let if_it_may = if facts.superuser { "" } else { ", if the role may" };
             say(&format!(
-                "  install event triggers that capture DDL, with their functions in the schema {publication}"
+                "  install event triggers that capture DDL, with functions in the schema {publication}{if_it_may}"
             ));
         }
         say(&format!("  create the replication slot {slot}"));

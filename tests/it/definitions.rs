@@ -230,6 +230,51 @@ async fn an_event_trigger_that_fails_fails_no_statement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn truncations_count_when_they_are_committed_and_only_then() {
+    let database = database(
+        "CREATE TABLE a (id serial PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY REFERENCES a);
+         CREATE TABLE c (id int PRIMARY KEY); INSERT INTO a SELECT FROM generate_series(1, 5);
+         INSERT INTO b SELECT g FROM generate_series(1, 3) g; INSERT INTO c VALUES (1)",
+    )
+    .await;
+    let directory = Directory::new();
+    let site = Site::local(&database, &directory);
+    site.init();
+    let mut states = vec![State::of(&database).await];
+    for sql in [
+        "BEGIN; TRUNCATE a, c CASCADE; ROLLBACK; INSERT INTO c VALUES (2)",
+        "BEGIN; SAVEPOINT s; TRUNCATE c; INSERT INTO c VALUES (9); ROLLBACK TO s; INSERT INTO c VALUES (3); COMMIT",
+        "BEGIN; INSERT INTO a DEFAULT VALUES; TRUNCATE a, c RESTART IDENTITY CASCADE; INSERT INTO a DEFAULT VALUES; COMMIT",
+    ] {
+        database.run(sql).await;
+        states.push(State::of(&database).await);
+    }
+    site.catch_up();
+    assert_eq!(states[3].tables[&table("a")], "id\n1\n");
+    for state in &states {
+        site.expect_equal(state);
+    }
+    let truncated = site.query("SELECT count(*) AS n FROM changes.b WHERE _op = 'truncate'");
+    assert_eq!(truncated[0]["n"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_leaves_the_publication_keeps_its_history_and_no_longer_pretends() {
+    let database = database("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)").await;
+    let directory = Directory::new();
+    let site = Site::local(&database, &directory);
+    site.init();
+    database.run("INSERT INTO t VALUES (1)").await;
+    let before = State::of(&database).await;
+    database.run("ALTER PUBLICATION afterimage DROP TABLE t; INSERT INTO t VALUES (2)").await;
+    let after = State::of(&database).await;
+    site.catch_up();
+    site.expect_equal(&before);
+    let end = site.command(["export", "t", "--at", &after.lsn.to_string()]).run(PATIENCE).expect(4);
+    assert!(end.stderr.contains("not known from"), "{}", end.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn odd_tables_come_back() {
     let columns: Vec<String> = (0..1600).map(|at| format!("c{at} int")).collect();
     let database = database(&format!(

@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use crate::support::{Database, Directory, PATIENCE, Release, Site, State, postgres};
 
 /// Seeds that failed once.
-const KEPT: &[u64] = &[];
+const KEPT: &[u64] = &[508_095, 610_242, 839_258];
 
 /// Random seeds where nobody says otherwise.
 const SEEDS: u64 = 2;

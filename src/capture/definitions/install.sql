@@ -228,7 +228,7 @@ BEGIN
     'publication', {name}, 'tag', tag,
     -- What the client sent at once, all of it; not where that may have a password in it.
     'statement', CASE WHEN current_query() !~* '(password|passwd|secret|user\s+mapping|subscription)'
-                 THEN left(current_query(), 100000) END,
+                 THEN left(current_query(), 20000) END,
     'user', session_user, 'role', NULLIF(current_setting('role'), 'none'),
     'application', NULLIF(current_setting('application_name'), ''), 'client', host(inet_client_addr()),
     'failed', problem, 'relations', found, 'objects', NULLIF(others, '[]'), 'dropped', NULLIF(dropped, '[]')))::text);
@@ -271,7 +271,9 @@ BEGIN
            array_agg(c.objid) FILTER (WHERE c.command_tag IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')),
            COALESCE(jsonb_agg(jsonb_build_object('type', c.object_type, 'identity', c.object_identity,
                                         'definition', {schema}.describe_object(c.classid, c.objid)))
-                      FILTER (WHERE c.classid IS DISTINCT FROM 'pg_class'::regclass AND c.schema_name IS DISTINCT FROM 'pg_temp'),
+                      -- What belongs to an extension is said by the extension.
+                      FILTER (WHERE c.classid IS DISTINCT FROM 'pg_class'::regclass AND NOT c.in_extension
+                              AND c.schema_name IS DISTINCT FROM 'pg_temp'),
                     '[]')
     INTO relations, created, others
     FROM pg_event_trigger_ddl_commands() c

@@ -17,10 +17,12 @@ pub(super) const DESCRIBE: &str =
 
 const INSTALL: &str = include_str!("install.sql");
 
-/// What each function pins, so that no caller's setting changes the text of a value or the meaning of a name.
+/// What each function pins, so that no caller's setting changes the text of a value, the meaning of a name, or turns a
+/// look at the catalogue into seconds of compiling.
 const SETTINGS: &str = "SET search_path = pg_catalog, pg_temp SET DateStyle = 'ISO, MDY' SET IntervalStyle = 'postgres'
   SET TimeZone = 'UTC' SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C' SET xmlbinary = 'base64'
-  SET quote_all_identifiers = off SET row_security = off";
+  SET quote_all_identifiers = off SET row_security = off
+  SET enable_seqscan = on SET jit = off";
 
 /// Bytes of a table up to which its rows are told when it was written anew. More would hold the statement's lock for long;
 /// a base image is then taken afterwards, and points in between are refused.
