@@ -45,7 +45,7 @@ soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=10
 	AFTERIMAGE_SOAK_SEEDS=$(SEEDS) AFTERIMAGE_SOAK_ROUNDS=$(ROUNDS) \
 		cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture soak
 
-regress: ## PostgreSQL's whole regression suite with an archiver attached; make test runs a part of it
+regress: ## PostgreSQL's regression suites and its modules' with an archiver; make test runs a part of them
 	@tests/install regress
 	cargo test --locked --test it -- --ignored --nocapture regress::
 

@@ -1,4 +1,4 @@
-//! PostgreSQL's own regression suite with the archiver attached: whatever its scripts do, the archiver goes on, the
+//! PostgreSQL's own regression suites with the archiver attached: whatever their scripts do, the archiver goes on, the
 //! archive has every table as it was, and the scripts do not notice.
 
 mod differences;
@@ -6,15 +6,17 @@ mod observer;
 mod suite;
 
 use std::fs;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Instant;
 
 use afterimage::scratch::{Launch, Scratch};
+use futures::FutureExt;
 
 use self::observer::{Content, Dropped, Observer};
-use self::suite::{Group, Run};
+use self::suite::{Group, Run, Suite};
 use crate::support::{Database, Directory, PATIENCE, Release, Site, difference, target_directory};
 
 /// Scripts that make, change and drop tables of every kind, and those that they build on.
@@ -81,44 +83,124 @@ const PART_OF_DROPPED: usize = 4;
 /// More failures than these say nothing new; all of them are in a file.
 const SHOWN: usize = 25;
 
+/// Modules of `contrib` that Debian packages with the server and whose scripts make tables. Not those that connect back
+/// to the server where libpq looks for it by default (`dblink`, `postgres_fdw`): ours is elsewhere. Not those that break
+/// tables on purpose (`pg_surgery`) or need a configuration of their own.
+const MODULES: &[&str] = &[
+    "amcheck",
+    "bloom",
+    "btree_gin",
+    "btree_gist",
+    "citext",
+    "cube",
+    "earthdistance",
+    "file_fdw",
+    "hstore",
+    "intarray",
+    "lo",
+    "ltree",
+    "pageinspect",
+    "pg_trgm",
+    "pg_visibility",
+    "pgcrypto",
+    "pgstattuple",
+    "seg",
+    "tablefunc",
+    "tsm_system_rows",
+    "tsm_system_time",
+    "xml2",
+];
+
+/// Those whose types are seen most.
+const PART_OF_MODULES: &[&str] = &["hstore", "citext", "cube", "ltree"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_of_the_suite_with_an_archiver() {
-    Suite::new("part", Some(PART), PART_OF_DROPPED).check().await;
+    let groups = suite::only(Suite::core().schedule(), |script| PART.contains(&script));
+    Check { nth_dropped: PART_OF_DROPPED, ..Check::new("part", Suite::core(), groups) }.check().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "make regress runs it"]
 async fn the_whole_suite_with_an_archiver() {
-    Suite::new("whole", None, 1).check().await;
+    Check::new("whole", Suite::core(), Suite::core().schedule()).check().await;
 }
 
-/// The suite, or a part of it, once without and once with an archiver.
-struct Suite {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_of_contrib_with_an_archiver() {
+    check_modules(PART_OF_MODULES).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make regress runs it"]
+async fn contrib_with_an_archiver() {
+    check_modules(MODULES).await;
+}
+
+/// The results are another matter: the scripts are of another major version, and so are the functions in C that they
+/// want to load.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "make regress runs it"]
+async fn the_suites_statements_on_eighteen() {
+    let check = Check::new("eighteen", Suite::core(), Suite::core().schedule());
+    let check = Check { release: Release::Eighteen, ..check };
+    check.check_archive(|_, _| Vec::new()).await;
+}
+
+/// Checks each module on a server of its own, and all of them whatever becomes of one.
+async fn check_modules(modules: &[&'static str]) {
+    let mut failed = Vec::new();
+    for module in modules {
+        let suite = Suite::contrib(module);
+        let groups = suite.scripts();
+        let check = Check { drops: false, ..Check::new(module, suite, groups) };
+        if AssertUnwindSafe(check.check()).catch_unwind().await.is_err() {
+            failed.push(module);
+        }
+    }
+    assert!(failed.is_empty(), "what failed is said above: {failed:?}");
+}
+
+/// A suite, or a part of it, that runs with an archiver.
+struct Check {
     name: &'static str,
+    suite: Suite,
     groups: Vec<Group>,
     /// One of so many dropped tables is exported.
     nth_dropped: usize,
+    /// Whether its scripts drop tables that another transaction made.
+    drops: bool,
+    release: Release,
     started: Instant,
 }
 
-impl Suite {
-    fn new(name: &'static str, only: Option<&[&str]>, nth_dropped: usize) -> Suite {
-        Suite { name, groups: suite::schedule(only), nth_dropped, started: Instant::now() }
+impl Check {
+    fn new(name: &'static str, suite: Suite, groups: Vec<Group>) -> Check {
+        assert!(!groups.is_empty(), "{name} has no scripts");
+        let (release, started) = (Release::System, Instant::now());
+        Check { name, suite, groups, nth_dropped: 1, drops: true, release, started }
     }
 
+    /// Also that the scripts show what they show without an archiver.
     async fn check(&self) {
         let baseline = self.baseline().await;
+        self.check_archive(|run, directory| self.compare_results(&baseline, run, directory)).await;
+    }
+
+    async fn check_archive(&self, compare_results: impl FnOnce(&Run<'_>, &Directory) -> Vec<String>) {
         let directory = Directory::new();
-        let server = server();
+        let server = server(self.release);
         let database = database(&server).await;
         let site = Site::local(&database, &directory);
-        let run = Run::prepare(&server, &directory);
+        let run = Run::prepare(&server, &self.suite, &directory);
         let observer = self.run_with_archiver(&site, &run).await;
         self.say("the suite has run with an archiver");
         let (contents, dropped) = observer.end();
         let dropped: Vec<Dropped> = dropped.into_iter().step_by(self.nth_dropped).collect();
-        assert!(!contents.is_empty() && !dropped.is_empty(), "the suite left nothing to look at");
-        let mut failures = compare_results(&self.groups, &baseline, &run, &directory);
+        // The observer's own table is one.
+        assert!(contents.len() + dropped.len() > 1, "the suite left nothing to look at");
+        assert!(!self.drops || !dropped.is_empty(), "the suite dropped nothing");
+        let mut failures = compare_results(&run, &directory);
         failures.extend(in_parallel(&contents, |content| compare_content(&site, content)));
         self.say(&format!("{} contents of tables are compared", contents.len()));
         failures.extend(in_parallel(&dropped, |dropped| export_dropped(&site, dropped)));
@@ -145,14 +227,14 @@ impl Suite {
     /// The results without an archiver. They are kept, since nothing of ours changes them.
     async fn baseline(&self) -> PathBuf {
         let kept = target_directory().join("regress/baseline").join(self.name);
-        let server = server();
+        let server = server(self.release);
         let key = format!("{}\n{:?}", suite::version(server.installation()), self.groups);
         if fs::read_to_string(kept.join("key")).is_ok_and(|known| known == key) {
             return kept;
         }
         let directory = Directory::new();
         let _database = database(&server).await;
-        let run = Run::prepare(&server, &directory);
+        let run = Run::prepare(&server, &self.suite, &directory);
         self.groups.iter().for_each(|group| run.group(group));
         let _ = fs::remove_dir_all(&kept);
         fs::create_dir_all(&kept).unwrap();
@@ -165,14 +247,32 @@ impl Suite {
         kept
     }
 
+    fn compare_results(&self, baseline: &Path, run: &Run<'_>, directory: &Directory) -> Vec<String> {
+        let mut failures = Vec::new();
+        for script in self.groups.iter().flat_map(Group::certain) {
+            let known = baseline.join(format!("{script}.out"));
+            let expected = self.suite.expected(script);
+            let may_be = std::iter::once(known.as_path()).chain(expected.iter().map(PathBuf::as_path));
+            let Some(difference) = differences::unexplained(script, may_be, &run.result(script)) else { continue };
+            let file = directory.join(&format!("{script}.diff"));
+            fs::write(&file, &difference).unwrap();
+            let summary = differences::summary(script, &difference);
+            failures.push(format!("{script} shows something else, see {}\n{summary}", file.display()));
+        }
+        if !failures.is_empty() {
+            fs::write(directory.join("forced-differences.txt"), differences::reasons()).unwrap();
+        }
+        failures
+    }
+
     fn say(&self, what: &str) {
-        println!("{:>6.1} s  {what}", self.started.elapsed().as_secs_f64());
+        println!("{:>6.1} s  {}: {what}", self.started.elapsed().as_secs_f64(), self.name);
     }
 }
 
 /// As `pg_regress` sets up its own, except for what logical decoding needs.
-fn server() -> Scratch {
-    let launch = Launch::new(Release::System.installation()).set("max_prepared_transactions", 2).set("fsync", "off");
+fn server(release: Release) -> Scratch {
+    let launch = Launch::new(release.installation()).set("max_prepared_transactions", 2).set("fsync", "off");
     launch.start().unwrap_or_else(|failure| panic!("{failure}"))
 }
 
@@ -181,24 +281,6 @@ async fn database(server: &Scratch) -> Database {
     database.run(suite::SETTINGS).await;
     observer::install(&database).await;
     database
-}
-
-fn compare_results(groups: &[Group], baseline: &Path, run: &Run<'_>, directory: &Directory) -> Vec<String> {
-    let mut failures = Vec::new();
-    for script in groups.iter().flat_map(Group::certain) {
-        let known = baseline.join(format!("{script}.out"));
-        let expected = suite::expected(script);
-        let may_be = std::iter::once(known.as_path()).chain(expected.iter().map(PathBuf::as_path));
-        let Some(difference) = differences::unexplained(script, may_be, &run.result(script)) else { continue };
-        let file = directory.join(&format!("{script}.diff"));
-        fs::write(&file, &difference).unwrap();
-        let summary = differences::summary(script, &difference);
-        failures.push(format!("{script} shows something else, see {}\n{summary}", file.display()));
-    }
-    if !failures.is_empty() {
-        fs::write(directory.join("forced-differences.txt"), differences::reasons()).unwrap();
-    }
-    failures
 }
 
 fn compare_content(site: &Site<'_>, content: &Content) -> Option<String> {

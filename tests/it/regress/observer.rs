@@ -31,12 +31,16 @@ const TRIGGERS: &str = "
     CREATE EVENT TRIGGER observer_touched ON ddl_command_end EXECUTE FUNCTION observer.touched();
     CREATE EVENT TRIGGER observer_dropped ON sql_drop EXECUTE FUNCTION observer.dropped()";
 
-const SLOT: &str = "SELECT pg_create_logical_replication_slot('observer', 'test_decoding')";
+/// Our own plugin's: not every server's installation has another.
+const SLOT: &str = "SELECT pg_create_logical_replication_slot('observer', 'pgoutput')";
 
-const MESSAGES: &str = "
-    SELECT xid::text, substring(data FROM 'content:(.*)$')
-    FROM pg_logical_slot_get_changes('observer', NULL, NULL, 'skip-empty-xacts', '1')
-    WHERE data LIKE 'message: transactional: 1 prefix: observer,%'";
+/// Of what the slot has, the transactional messages of the triggers: after `M`, a flag, an LSN, the prefix and a length
+/// comes the content (PostgreSQL manual, "Logical Replication Message Formats").
+const MESSAGES: &str = r"
+    SELECT xid::text, convert_from(substring(data FROM 24), 'UTF8')
+    FROM pg_logical_slot_get_binary_changes('observer', NULL, NULL,
+        'proto_version', '1', 'publication_names', 'afterimage', 'messages', 'true')
+    WHERE substring(data FOR 2) = '\x4d01' AND substring(data FROM 11 FOR 9) = 'observer\000'";
 
 /// Every table that holds rows itself and is in the log, with the columns that are in the log: a stored generated
 /// column is not before version 18.

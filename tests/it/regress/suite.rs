@@ -1,4 +1,4 @@
-//! PostgreSQL's own regression suite: its scripts, its schedule, and the program that runs them.
+//! PostgreSQL's own regression suites: their scripts, their schedules, and the program that runs them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -45,25 +45,61 @@ impl Group {
     }
 }
 
-/// The suite as `tests/install` unpacked it.
-pub(super) fn source() -> PathBuf {
+/// Scripts with what they read and what they should show.
+#[derive(Debug)]
+pub(super) struct Suite {
+    directory: PathBuf,
+}
+
+impl Suite {
+    /// PostgreSQL's own.
+    pub(super) fn core() -> Suite {
+        Suite { directory: unpacked().join("src/test/regress") }
+    }
+
+    /// That of one of the modules in `contrib`.
+    pub(super) fn contrib(module: &str) -> Suite {
+        Suite { directory: unpacked().join("contrib").join(module) }
+    }
+
+    /// The groups of the core suite in order.
+    pub(super) fn schedule(&self) -> Vec<Group> {
+        parse(&self.read("parallel_schedule"))
+    }
+
+    /// The scripts that a module's Makefile names, one after the other.
+    pub(super) fn scripts(&self) -> Vec<Group> {
+        named(&self.read("Makefile"))
+    }
+
+    /// What a script may show, according to PostgreSQL: platforms differ, and so does what a build can do.
+    pub(super) fn expected(&self, script: &str) -> Vec<PathBuf> {
+        let directory = self.directory.join("expected");
+        let alternatives = (0..10).map(|number| format!("{script}_{number}.out"));
+        let names = std::iter::once(format!("{script}.out")).chain(alternatives);
+        names.map(|name| directory.join(name)).filter(|path| path.exists()).collect()
+    }
+
+    fn read(&self, name: &str) -> String {
+        let path = self.directory.join(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+/// What `tests/install` unpacked.
+fn unpacked() -> PathBuf {
     let source = target_directory().join("regress");
     assert!(source.join("installed").exists(), "{} is not there; run tests/install regress", source.display());
     source
 }
 
-/// The suite's groups in order; with `only`, of each group these scripts, in PostgreSQL's order, not in ours.
-pub(super) fn schedule(only: Option<&[&str]>) -> Vec<Group> {
-    let text = fs::read_to_string(source().join("src/test/regress/parallel_schedule")).unwrap();
-    let mut groups = parse(&text);
-    if let Some(only) = only {
-        for group in &mut groups {
-            group.scripts.retain(|script| only.contains(&script.as_str()));
-            group.ignored.retain(|script| only.contains(&script.as_str()));
-        }
-        groups.retain(|group| !group.scripts.is_empty());
+/// Of each group the scripts that are wanted, in PostgreSQL's order, not in ours.
+pub(super) fn only(mut groups: Vec<Group>, is_wanted: impl Fn(&str) -> bool) -> Vec<Group> {
+    for group in &mut groups {
+        group.scripts.retain(|script| is_wanted(script));
+        group.ignored.retain(|script| is_wanted(script));
     }
-    assert!(!groups.is_empty());
+    groups.retain(|group| !group.scripts.is_empty());
     groups
 }
 
@@ -81,6 +117,14 @@ fn parse(text: &str) -> Vec<Group> {
     groups
 }
 
+/// Reads `REGRESS = …` in a module's Makefile. A variable there stands for a script that depends on the build.
+fn named(makefile: &str) -> Vec<Group> {
+    let makefile = makefile.replace("\\\n", " ");
+    let lines = makefile.lines().filter_map(|line| line.strip_prefix("REGRESS")?.trim_start().strip_prefix('='));
+    let scripts = lines.flat_map(str::split_whitespace).filter(|word| !word.starts_with('$'));
+    scripts.map(|script| Group { scripts: vec![script.to_owned()], ignored: Vec::new() }).collect()
+}
+
 /// One run of the suite against one server, in a directory that the server's user can read and write too.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
@@ -90,11 +134,11 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Copies the suite: it may lie where the server's user cannot look, and some scripts let the server write.
-    pub(super) fn prepare(server: &'a Scratch, directory: &Directory) -> Run<'a> {
+    pub(super) fn prepare(server: &'a Scratch, suite: &Suite, directory: &Directory) -> Run<'a> {
         let root = directory.join("suite");
         fs::create_dir(&root).unwrap();
-        copy(&source().join("src/test/regress"), &root.join("input"));
-        copy(&source().join("lib"), &root.join("lib"));
+        copy(&suite.directory, &root.join("input"));
+        copy(&unpacked().join("lib"), &root.join("lib"));
         fs::create_dir_all(root.join("output/results")).unwrap();
         for open in ["output", "output/results"] {
             fs::set_permissions(root.join(open), Permissions::from_mode(0o777)).unwrap();
@@ -124,7 +168,8 @@ impl<'a> Run<'a> {
             "--use-existing".to_owned(),
         ];
         let program = Program::new(&self.root.join("lib/pg_regress")).arguments(arguments.iter().map(String::as_str));
-        let end = program.working_directory(&self.root).run(GROUP_PATIENCE);
+        // Scripts of contrib look for their data from here.
+        let end = program.working_directory(&self.root.join("input")).run(GROUP_PATIENCE);
         for script in &group.scripts {
             let result = self.result(script);
             assert!(result.exists(), "{} is missing\n{}{}", result.display(), end.stdout, end.stderr);
@@ -137,17 +182,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a script may show, according to PostgreSQL: platforms differ, and so does what a build can do.
-pub(super) fn expected(script: &str) -> Vec<PathBuf> {
-    let directory = source().join("src/test/regress/expected");
-    let alternatives = (0..10).map(|number| format!("{script}_{number}.out"));
-    let names = std::iter::once(format!("{script}.out")).chain(alternatives);
-    names.map(|name| directory.join(name)).filter(|path| path.exists()).collect()
-}
-
 /// The version of the suite and of the server, as one text.
 pub(super) fn version(installation: &Installation) -> String {
-    let installed = fs::read_to_string(source().join("installed")).unwrap();
+    let installed = fs::read_to_string(unpacked().join("installed")).unwrap();
     format!("{}, suite of {}", installation.bin_dir().display(), installed.trim())
 }
 
@@ -164,4 +201,11 @@ fn a_schedule_is_read_as_pg_regress_reads_it() {
     assert_eq!(groups[0].scripts, ["a", "b"]);
     assert_eq!(groups[1].certain().collect::<Vec<_>>(), ["d"]);
     assert_eq!(groups[1].schedule(), "ignore: c\ntest: c d\n");
+}
+
+#[test]
+fn a_makefile_names_its_scripts() {
+    let groups = named("A = b\nREGRESS = init a \\\n\tb $(MORE) \\\n\tc\nREGRESS_OPTS = --no\n");
+    let scripts: Vec<_> = groups.iter().flat_map(Group::certain).collect();
+    assert_eq!(scripts, ["init", "a", "b", "c"]);
 }
