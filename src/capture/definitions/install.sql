@@ -7,9 +7,14 @@ COMMENT ON SCHEMA {schema} IS 'Afterimage: DDL capture. DROP SCHEMA {schema} CAS
 
 CREATE OR REPLACE FUNCTION {schema}.installation() RETURNS text LANGUAGE sql IMMUTABLE AS $sql$ SELECT {version}::text $sql$;
 
-CREATE OR REPLACE FUNCTION {schema}.describe(oid) RETURNS jsonb LANGUAGE sql STABLE
+-- In PL/pgSQL like all that follows: a session plans its queries once, where SQL functions plan theirs at every call.
+CREATE OR REPLACE FUNCTION {schema}.describe(oid) RETURNS jsonb LANGUAGE plpgsql STABLE
 {settings} AS $describe$
+BEGIN
+  RETURN (
 {describe}
+  );
+END
 $describe$;
 
 -- Any other object: what makes it again, or what it consists of.
@@ -149,8 +154,10 @@ END
 $relation$;
 
 -- Which tables a set of touched relations concerns: an index's table, a parent's children.
-CREATE OR REPLACE FUNCTION {schema}.touched(objects oid[]) RETURNS oid[] LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION {schema}.touched(objects oid[]) RETURNS oid[] LANGUAGE plpgsql STABLE
 {settings} AS $touched$
+BEGIN
+  RETURN (
   WITH RECURSIVE direct AS (
     SELECT DISTINCT COALESCE(i.indrelid, c.oid) AS oid
     FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid
@@ -164,11 +171,15 @@ CREATE OR REPLACE FUNCTION {schema}.touched(objects oid[]) RETURNS oid[] LANGUAG
   FROM tree JOIN pg_class c ON c.oid = tree.oid
   WHERE c.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'f', 'v', 'm', 'S', 'c')
     AND c.relnamespace <> 'pg_catalog'::regnamespace
+  );
+END
 $touched$;
 
 -- The tables with a column of one of these types, or of one made of them: the text of their rows changes with the type.
-CREATE OR REPLACE FUNCTION {schema}.users_of(types oid[]) RETURNS oid[] LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION {schema}.users_of(types oid[]) RETURNS oid[] LANGUAGE plpgsql STABLE
 {settings} AS $users$
+BEGIN
+  RETURN (
   WITH RECURSIVE used AS (
     SELECT unnest(types) AS oid
     UNION
@@ -182,23 +193,33 @@ CREATE OR REPLACE FUNCTION {schema}.users_of(types oid[]) RETURNS oid[] LANGUAGE
   FROM used
   JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = used.oid
   JOIN pg_class c ON d.classid = 'pg_class'::regclass AND d.objsubid > 0 AND c.oid = d.objid AND c.relkind = 'r'
+  );
+END
 $users$;
 
 -- The relations whose description this transaction wrote: what is seen and in progress is its own.
-CREATE OR REPLACE FUNCTION {schema}.written() RETURNS oid[] LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION {schema}.written() RETURNS oid[] LANGUAGE plpgsql STABLE
 {settings} AS $written$
+BEGIN
+  RETURN (
   SELECT array_agg(c.oid) FROM pg_class c
   WHERE age(c.xmin) <= age(pg_current_xact_id()::xid)
     AND pg_xact_status((pg_current_xact_id()::text::bigint >> 32 << 32 | c.xmin::text::bigint)::text::xid8) = 'in progress'
+  );
+END
 $written$;
 
 -- The row types of those relations whose columns this transaction has changed.
-CREATE OR REPLACE FUNCTION {schema}.changed_types(relations oid[]) RETURNS oid[] LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION {schema}.changed_types(relations oid[]) RETURNS oid[] LANGUAGE plpgsql STABLE
 {settings} AS $changed$
+BEGIN
+  RETURN (
   SELECT array_agg(c.reltype) FROM pg_class c
   WHERE c.oid = ANY (relations) AND c.reltype <> 0 AND EXISTS (
     SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
       AND age(a.xmin) <= age(pg_current_xact_id()::xid))
+  );
+END
 $changed$;
 
 -- Writes what one statement did: first the message of all relations, then the rows of those whose rows are told.
