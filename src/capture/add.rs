@@ -11,9 +11,8 @@ use super::settings::CaptureSettings;
 use super::source_check;
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, TableName, TablePattern, quote_identifier};
-use crate::postgres::{MessageKind, Source, emit_message};
-use crate::transaction::{DDL_PREFIX, OBSERVED};
+use crate::model::{Lsn, TableName, TablePattern};
+use crate::postgres::Source;
 
 /// What was asked of the archiver.
 #[derive(Debug, Clone)]
@@ -40,15 +39,9 @@ pub async fn add(
     let publication = &archive.identity().publication;
     let facts = source_check::facts(&session).await?;
     let tables = catalog::tables(&session).await?;
-    let mut chosen: Vec<SourceTable> = Vec::new();
-    for pattern in patterns {
-        let matching: Vec<&SourceTable> = tables.iter().filter(|table| pattern.matches(&table.name)).collect();
-        if matching.is_empty() {
-            return Err(Failure::usage(format!("no table of the source matches {pattern}"))
-                .remedy("list them with: psql -c '\\dt *.*'"));
-        }
-        chosen.extend(matching.into_iter().cloned());
-    }
+    catalog::require_matches(patterns, &tables)?;
+    let wanted = |table: &SourceTable| patterns.iter().any(|pattern| pattern.matches(&table.name));
+    let chosen: Vec<SourceTable> = tables.into_iter().filter(wanted).collect();
     require_privileges(&chosen, &facts.role)?;
     for table in &chosen {
         require_archivable(table, settings)?;
@@ -86,20 +79,12 @@ fn require_archivable(table: &SourceTable, settings: &CaptureSettings) -> Result
 async fn publish(client: &Client, publication: &str, tables: &[SourceTable]) -> Result<Lsn> {
     let mut relations = Vec::new();
     for table in tables {
-        let name = table.name.to_sql();
-        if !table.identity_usable {
-            client.batch_execute(&format!("ALTER TABLE {name} REPLICA IDENTITY FULL")).await?;
-        }
-        if !catalog::is_published(client, table.oid, publication).await? {
-            let sql = format!("ALTER PUBLICATION {} ADD TABLE ONLY {name}", quote_identifier(publication));
-            client.batch_execute(&sql).await?;
-        }
+        definitions::publish(client, publication, table).await?;
         if let Some(definition) = catalog::describe(client, table.oid).await? {
             relations.push(json!({ "definition": definition.json(), "cover": "pending" }));
         }
     }
-    let message = json!({ "publication": publication, "tag": OBSERVED, "relations": relations });
-    emit_message(client, MessageKind::Transactional, DDL_PREFIX, &message.to_string()).await
+    definitions::tell_observed(client, publication, relations, Vec::new()).await
 }
 
 /// Where the history of a table begins that was asked for at `asked`; `None` before its base image is in the archive.

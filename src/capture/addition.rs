@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use super::base_image::{ImageJob, ImageProgress, StagedImage, copy_tables, snapshot_session};
-use super::catalog::{self, StoredNames};
+use super::catalog;
 use super::definitions;
 use super::run::sleep_or_stop;
-use crate::archive::{Store, existing_columns};
+use crate::archive::Store;
 use crate::failure::{Failure, Result};
 use crate::model::Lsn;
 use crate::postgres::{MessageKind, ReplicationConnection, Source, emit_message};
@@ -90,14 +90,10 @@ impl Additions {
         let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
         let then = snapshot_session(&self.source, &snapshot).await?;
         let Some(table) = catalog::table(&then, oid).await? else { return Ok(None) };
-        let Some(definition) = catalog::describe(&then, oid).await? else { return Ok(None) };
+        let Some(job) = ImageJob::describe(&then, &self.store, table).await? else { return Ok(None) };
         drop(then);
-        let mut relation = definition.relation();
-        let existing = existing_columns(&self.store, &relation.name).await?;
-        StoredNames { existing: existing.as_ref() }.assign(&mut relation);
-        let jobs = vec![ImageJob { table, relation, definition: definition.json().to_string() }];
         let progress = Arc::new(ImageProgress::default());
-        let images = copy_tables(&self.source, &self.store, &snapshot, lsn, jobs, 1, progress).await?;
+        let images = copy_tables(&self.source, &self.store, &snapshot, lsn, vec![job], 1, progress).await?;
         // An idle source writes nothing that would carry the stream past the image's place.
         emit_message(&session, MessageKind::Immediate, IMAGE_PREFIX, &lsn.to_string()).await?;
         let image = images.into_iter().next();

@@ -480,12 +480,8 @@ impl Assembler {
         let reached: Vec<Addition> = self.additions.extract_if(.., |addition| addition.lsn <= end).collect();
         for Addition { lsn, image } in reached {
             self.unseen.remove(&image.relation.oid);
-            self.pending.relations.push(RelationRecord {
-                position: Position::before(lsn),
-                event: RelationEvent::Described,
-                relation: image.relation.clone(),
-                definition: Some(image.definition.clone()),
-            });
+            let (relation, definition) = (image.relation.clone(), image.definition.clone());
+            self.pending.relations.push(RelationRecord::described(lsn, relation, definition));
             self.send(Job::Image(image)).await?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use arrow::datatypes::SchemaRef;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
-use super::catalog::SourceTable;
+use super::catalog::{self, SourceTable};
 use crate::archive::{FileEncoder, RELATION_KEY, StagedFile, Store, TablePath, log};
 use crate::columnar::ImageBuilder;
 use crate::copy_format::TextRow;
@@ -37,6 +37,16 @@ pub(super) struct ImageJob {
     pub(super) relation: RelationVersion,
     /// What the source says of it, one JSON object.
     pub(super) definition: String,
+}
+
+impl ImageJob {
+    /// A table as the session sees it; `None` where it is gone.
+    pub(super) async fn describe(session: &Session, store: &Store, table: SourceTable) -> Result<Option<ImageJob>> {
+        let Some(definition) = catalog::describe(session, table.oid).await? else { return Ok(None) };
+        let mut relation = definition.relation();
+        catalog::assign_stored_names(store, &mut relation).await?;
+        Ok(Some(ImageJob { table, relation, definition: definition.json().to_string() }))
+    }
 }
 
 /// A table's image, its files not yet committed.

@@ -3,10 +3,11 @@
 use tokio_postgres::{Client, Row};
 
 use super::definitions;
+use crate::archive::{Store, existing_columns};
 use crate::columnar::Storage;
 use crate::columnar::names::{ColumnNames, source_column};
 use crate::failure::{Failure, Result};
-use crate::model::{Identity, RelationVersion, TableName};
+use crate::model::{Identity, RelationVersion, TableName, TablePattern};
 use crate::transaction::Definition;
 
 /// An ordinary table of the source (partitions included, partitioned parents not: they hold no rows).
@@ -30,24 +31,30 @@ pub struct SourceTable {
     pub bytes: i64,
 }
 
-const TABLES: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relpersistence::text,
-       CASE c.relreplident
-         WHEN 'f' THEN true
-         -- A deferrable key identifies nothing: the source's own UPDATE would fail.
-         WHEN 'd' THEN EXISTS (SELECT FROM pg_index i
-           WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate)
-         WHEN 'i' THEN EXISTS (SELECT FROM pg_index i
-           WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid AND i.indimmediate)
-         ELSE false
-       END,
+const TABLES: &str = concat!(
+    "SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relpersistence::text,",
+    include_str!("definitions/identity_usable.sql"),
+    ",
        pg_has_role(c.relowner, 'USAGE'),
        has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
        c.reltuples::float8, pg_table_size(c.oid), o.rolname::text, o.rolsuper
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
 WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND ($1::oid IS NULL OR c.oid = $1)
-ORDER BY n.nspname, c.relname";
+ORDER BY n.nspname, c.relname"
+);
+
+/// Refuses patterns that name nothing.
+///
+/// # Errors
+/// Usage, with the first such pattern.
+pub fn require_matches(patterns: &[TablePattern], tables: &[SourceTable]) -> Result<()> {
+    match patterns.iter().find(|pattern| !tables.iter().any(|table| pattern.matches(&table.name))) {
+        Some(pattern) => Err(Failure::usage(format!("no table of the source matches {pattern}"))
+            .remedy("list them with: psql -c '\\dt *.*'")),
+        None => Ok(()),
+    }
+}
 
 /// Every ordinary table outside the system schemas.
 pub async fn tables(client: &Client) -> Result<Vec<SourceTable>> {
@@ -77,17 +84,13 @@ fn source_table(row: &Row) -> SourceTable {
     }
 }
 
-/// What the source says of a relation, in the shape that DDL capture tells it in; `None` where it is gone, or is being
-/// changed so fast that its parts do not fit together.
+/// What the source says of a relation, in the shape that DDL capture tells it in; `None` where it is gone.
+///
+/// # Errors
+/// Also where the relation is being changed so fast that its parts do not fit together.
 pub async fn describe(client: &Client, oid: u32) -> Result<Option<Definition>> {
-    match client.query_opt(definitions::DESCRIBE, &[&oid]).await {
-        Ok(row) => row.map(|row| Definition::parse(row.get(0))).transpose(),
-        Err(error) if error.as_db_error().is_some() && !client.is_closed() => {
-            tracing::debug!("describing relation {oid}: {}", Failure::from(error));
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
+    let row = client.query_opt(definitions::DESCRIBE, &[&oid]).await?;
+    row.map(|row| Definition::parse(row.get(0))).transpose()
 }
 
 const OUTSIDE: &str = "
@@ -153,16 +156,23 @@ pub async fn type_name(client: &Client, oid: u32, modifier: i32) -> Result<Strin
     Ok(row.get(0))
 }
 
+/// Gives a relation's columns the names under which this archive stores them.
+pub async fn assign_stored_names(store: &Store, relation: &mut RelationVersion) -> Result<()> {
+    let existing = existing_columns(store, &relation.name).await?;
+    StoredNames { existing: existing.as_ref() }.assign(relation);
+    Ok(())
+}
+
 /// Gives columns the names under which they are stored, the same ones as before where type and name
 /// are the same, so that a table's history stays in one column.
 #[derive(Debug, Clone, Copy)]
-pub struct StoredNames<'a> {
+struct StoredNames<'a> {
     /// The columns that the archive has for the table.
-    pub existing: Option<&'a arrow::datatypes::Schema>,
+    existing: Option<&'a arrow::datatypes::Schema>,
 }
 
 impl StoredNames<'_> {
-    pub fn assign(&self, relation: &mut RelationVersion) {
+    fn assign(&self, relation: &mut RelationVersion) {
         let mut names = ColumnNames::default();
         let mut kept: Vec<Option<String>> = vec![None; relation.columns.len()];
         let existing = self.existing.map(|schema| schema.fields().iter().collect::<Vec<_>>()).unwrap_or_default();

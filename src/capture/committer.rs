@@ -9,11 +9,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::assembler::{same_columns, same_source_relation};
 use super::base_image::StagedImage;
-use super::catalog::{self, StoredNames};
+use super::catalog;
 use super::run::{Backoff, RunEvents, sleep_or_stop};
 use crate::archive::{
-    ArchiveWriter, DurableLsn, FileContent, Publication, RELATION_KEY, StagedFile, TablePath, existing_columns, log,
-    stage,
+    ArchiveWriter, DurableLsn, FileContent, Publication, RELATION_KEY, StagedFile, TablePath, log, stage,
 };
 use crate::columnar::{change_schema, image_table_schema};
 use crate::failure::{Failure, Result};
@@ -122,14 +121,14 @@ impl Committer<'_> {
             relation = known.clone();
         } else {
             let seen = before.cloned();
-            let described = catalog::describe(&self.catalog, relation.oid).await?;
+            let described = self.described_now(relation.oid).await?;
             let definition = described.filter(|found| same_columns(&found.relation(), &relation));
             match &definition {
                 // The identity may be another by now.
                 Some(definition) => relation = with_identity_of(definition.relation(), &relation),
                 None => self.complete(&mut relation, seen.as_ref()).await?,
             }
-            self.assign_names(&mut relation).await?;
+            catalog::assign_stored_names(self.writer.store(), &mut relation).await?;
             rows = known_rows(seen.as_ref(), &relation, definition.as_ref());
             let event = if rows == KnownRows::No { RelationEvent::Unseen } else { RelationEvent::Described };
             self.known.insert(relation.oid, relation.clone());
@@ -138,6 +137,18 @@ impl Committer<'_> {
         }
         let applied = self.writer.prepare(&relation.name, &change_schema(&relation)).await?;
         Ok(Prepared { relation, applied, record, rows })
+    }
+
+    /// What the catalogue says. The table may be changed again meanwhile, so fast that its parts do not fit together: that
+    /// is no worse than that it is gone.
+    async fn described_now(&self, oid: u32) -> Result<Option<Definition>> {
+        match catalog::describe(&self.catalog, oid).await {
+            Err(failure) if !failure.is_transient() && !self.catalog.is_closed() => {
+                tracing::debug!("describing relation {oid}: {failure}");
+                Ok(None)
+            }
+            described => described,
+        }
     }
 
     /// What the stream does not say of columns, from the version before and from the catalogue.
@@ -157,12 +168,6 @@ impl Committer<'_> {
         Ok(())
     }
 
-    async fn assign_names(&self, relation: &mut RelationVersion) -> Result<()> {
-        let existing = existing_columns(self.writer.store(), &relation.name).await?;
-        StoredNames { existing: existing.as_ref() }.assign(relation);
-        Ok(())
-    }
-
     async fn define(
         &mut self,
         definition: &Definition,
@@ -179,7 +184,7 @@ impl Committer<'_> {
                 event = RelationEvent::Unseen;
             }
         }
-        self.assign_names(&mut relation).await?;
+        catalog::assign_stored_names(self.writer.store(), &mut relation).await?;
         let json = definition.json().to_string();
         let said = self.described.insert(relation.oid, json.clone());
         let new = event != RelationEvent::Described

@@ -13,19 +13,15 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
 
 use super::base_image::{ImageJob, ImageProgress, StagedImage, copy_tables, snapshot_session};
-use super::catalog::{self, SourceTable, StoredNames};
+use super::catalog::{self, SourceTable};
 use super::definitions;
 use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
 use super::source_check::{self, SourceFacts};
-use crate::archive::{
-    Archive, ArchiveIdentity, ArchiveWriter, DurableLsn, FORMAT, Publication, Store, existing_columns,
-};
+use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, DurableLsn, FORMAT, Publication, Store};
 use crate::columnar::image_table_schema;
 use crate::failure::{Failure, Result};
-use crate::model::{
-    DdlRecord, Lsn, Position, RelationEvent, RelationRecord, RelationVersion, quote_identifier, quote_literal,
-};
+use crate::model::{DdlRecord, Lsn, Position, RelationRecord, quote_identifier, quote_literal};
 use crate::postgres::{ReplicationConnection, Source};
 use crate::transaction::Definition;
 
@@ -184,8 +180,10 @@ impl Beginning<'_> {
         let described = self.describe(&snapshot).await?;
         let (tables, ddl) = (described.jobs.len(), described.others);
         let (mut relations, progress) = self.copy_images(&snapshot, lsn, described.jobs, &mut writer).await?;
-        relations
-            .extend(described.parents.into_iter().map(|definition| record(lsn, definition.relation(), &definition)));
+        let parent = |definition: Definition| {
+            RelationRecord::described(lsn, definition.relation(), definition.json().to_string())
+        };
+        relations.extend(described.parents.into_iter().map(parent));
         let identity = ArchiveIdentity {
             format: FORMAT,
             system_identifier: system.system_identifier,
@@ -215,11 +213,7 @@ impl Beginning<'_> {
             if table.unlogged || !catalog::is_published(&session, table.oid, publication).await? {
                 continue;
             }
-            let Some(definition) = catalog::describe(&session, table.oid).await? else { continue };
-            let mut relation = definition.relation();
-            let existing = existing_columns(self.store, &relation.name).await?;
-            StoredNames { existing: existing.as_ref() }.assign(&mut relation);
-            described.jobs.push(ImageJob { table, relation, definition: definition.json().to_string() });
+            described.jobs.extend(ImageJob::describe(&session, self.store, table).await?);
         }
         for oid in catalog::partitioned_tables(&session).await? {
             described.parents.extend(catalog::describe(&session, oid).await?);
@@ -287,15 +281,8 @@ async fn notice_our_end(replication: &mut ReplicationConnection) {
 }
 
 fn choose(tables: Vec<SourceTable>, settings: &CaptureSettings, facts: &SourceFacts) -> Result<Chosen> {
-    for pattern in &settings.tables {
-        if !tables.iter().any(|table| pattern.matches(&table.name)) {
-            return Err(Failure::usage(format!("no table of the source matches {pattern}"))
-                .remedy("list them with: psql -c '\\dt *.*'"));
-        }
-    }
-    let wanted = |table: &SourceTable| {
-        settings.tables.is_empty() || settings.tables.iter().any(|pattern| pattern.matches(&table.name))
-    };
+    catalog::require_matches(&settings.tables, &tables)?;
+    let wanted = |table: &SourceTable| settings.wants(&table.name);
     let mut chosen = Chosen::default();
     let (unlogged, logged): (Vec<_>, Vec<_>) = tables.into_iter().filter(wanted).partition(|table| table.unlogged);
     chosen.unlogged = unlogged;
@@ -435,21 +422,11 @@ fn initial_definitions(lsn: Lsn, time: DateTime<Utc>, objects: String) -> DdlRec
     }
 }
 
-fn record(lsn: Lsn, relation: RelationVersion, definition: &Definition) -> RelationRecord {
-    let definition = Some(definition.json().to_string());
-    RelationRecord { position: Position::before(lsn), event: RelationEvent::Described, relation, definition }
-}
-
 async fn add_images(writer: &mut ArchiveWriter, images: Vec<StagedImage>, lsn: Lsn) -> Result<Vec<RelationRecord>> {
     let mut relations = Vec::new();
     for image in images {
         writer.add_image(&image.relation.name, &image_table_schema(&image.relation), &image.files).await?;
-        relations.push(RelationRecord {
-            position: Position::before(lsn),
-            event: RelationEvent::Described,
-            relation: image.relation,
-            definition: Some(image.definition),
-        });
+        relations.push(RelationRecord::described(lsn, image.relation, image.definition));
     }
     Ok(relations)
 }

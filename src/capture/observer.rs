@@ -9,22 +9,23 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::catalog::{self, SourceTable};
 use super::definitions;
 use super::run::sleep_or_stop;
 use super::settings::CaptureSettings;
-use crate::failure::{Failure, Result};
-use crate::model::{RelationVersion, quote_identifier};
+use crate::failure::Result;
+use crate::model::RelationVersion;
 use crate::postgres::{MessageKind, Source, emit_message};
-use crate::transaction::{DDL_PREFIX, Definition, OBSERVED, SEQUENCES_PREFIX};
+use crate::transaction::{Definition, SEQUENCES_PREFIX};
 
-/// How often the catalogue is looked at.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// How often the catalogue is looked at where definitions are not captured.
+const LOOKS: Duration = Duration::from_secs(10);
 
-/// How many of these looks are from one sample of the sequences to the next.
-const LOOKS_PER_SAMPLE: u32 = 6;
+/// How often the sequences are sampled.
+const SAMPLES: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 pub(super) struct Observer {
@@ -38,6 +39,13 @@ pub(super) struct Observer {
 
 /// A table's number in the catalogue, and what changes whenever its definition does.
 type Fingerprints = HashMap<u32, String>;
+
+/// Whether the catalogue has to be looked at for changes of definitions.
+enum Look {
+    Needed,
+    /// Event triggers tell of them.
+    Captured,
+}
 
 const FINGERPRINTS: &str = "
 SELECT c.oid, concat(c.xmin, ' ', c.relfilenode, ' ', (
@@ -53,25 +61,34 @@ impl Observer {
     /// Looks until it is stopped. A look that fails is tried again at the next turn: what it should have found is still
     /// there then.
     pub(super) async fn run(mut self) {
-        let mut seen = Fingerprints::new();
-        let mut sampled = HashMap::new();
-        for look in 0.. {
-            if let Err(failure) = self.look(&mut seen, &mut sampled, look % LOOKS_PER_SAMPLE == 0).await {
-                tracing::debug!("looking at the catalogue: {failure}");
+        let (mut seen, mut sampled) = (Fingerprints::new(), Samples::new());
+        let mut next_sample = Instant::now();
+        loop {
+            let due = Instant::now() >= next_sample;
+            if due {
+                next_sample += SAMPLES;
             }
-            if sleep_or_stop(INTERVAL, self.stop.clone()).await {
+            let pause = match self.look(&mut seen, due.then_some(&mut sampled)).await {
+                Ok(Look::Captured) => SAMPLES,
+                Ok(Look::Needed) => LOOKS,
+                Err(failure) => {
+                    tracing::debug!("looking at the catalogue: {failure}");
+                    LOOKS
+                }
+            };
+            if sleep_or_stop(pause, self.stop.clone()).await {
                 return;
             }
         }
     }
 
-    async fn look(&mut self, seen: &mut Fingerprints, sampled: &mut Samples, sequences: bool) -> Result<()> {
+    async fn look(&mut self, seen: &mut Fingerprints, sampled: Option<&mut Samples>) -> Result<Look> {
         let session = self.source.connect("afterimage run").await?;
-        if sequences {
+        if let Some(sampled) = sampled {
             sample_sequences(&session, sampled).await?;
         }
         if definitions::is_installed(&session, &self.publication).await? {
-            return Ok(());
+            return Ok(Look::Captured);
         }
         let rows = session.query(FINGERPRINTS, &[]).await?;
         let now: Fingerprints = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -82,32 +99,26 @@ impl Observer {
         }
         let gone: Vec<u32> = self.known.keys().copied().filter(|oid| !now.contains_key(oid)).collect();
         for oid in gone {
-            self.tell(
-                &session,
-                Vec::new(),
-                vec![json!({ "type": "table", "oid": oid, "original": true,
-                "identity": self.known[&oid].name.to_string() })],
-            )
-            .await?;
+            let identity = self.known[&oid].name.to_string();
+            let dropped = json!({ "type": "table", "oid": oid, "original": true, "identity": identity });
+            definitions::tell_observed(&session, &self.publication, Vec::new(), vec![dropped]).await?;
             self.known.remove(&oid);
         }
         *seen = now;
-        Ok(())
+        Ok(Look::Needed)
     }
 
     async fn tell_when_new(&mut self, session: &Client, oid: u32) -> Result<()> {
-        let (cover, definition) = match catalog::table(session, oid).await? {
-            Some(table) => {
-                let cover = self.cover(session, &table).await?;
-                (cover, catalog::describe(session, oid).await?)
-            }
-            None => ("none", catalog::describe(session, oid).await?),
+        let cover = match catalog::table(session, oid).await? {
+            Some(table) => self.cover(session, &table).await?,
+            None => "none",
         };
-        let Some(definition) = definition else { return Ok(()) };
+        let Some(definition) = catalog::describe(session, oid).await? else { return Ok(()) };
         if self.knows(&definition) && cover != "pending" {
             return Ok(());
         }
-        self.tell(session, vec![json!({ "definition": definition.json(), "cover": cover })], Vec::new()).await?;
+        let relation = json!({ "definition": definition.json(), "cover": cover });
+        definitions::tell_observed(session, &self.publication, vec![relation], Vec::new()).await?;
         self.known.insert(oid, definition.relation());
         Ok(())
     }
@@ -128,34 +139,16 @@ impl Observer {
         if published {
             return Ok(if self.known.contains_key(&table.oid) { "covered" } else { "pending" });
         }
-        let wanted = self.settings.tables.is_empty() || self.settings.tables.iter().any(|one| one.matches(&table.name));
+        let wanted = self.settings.wants(&table.name);
         let identifiable = table.identity_usable || self.settings.set_identity_full;
         if !(wanted && table.owned && table.readable && identifiable) || table.unlogged {
             return Ok("none");
         }
-        let name = table.name.to_sql();
-        let full =
-            if table.identity_usable { String::new() } else { format!("ALTER TABLE {name} REPLICA IDENTITY FULL;") };
-        let publication = quote_identifier(&self.publication);
-        let sql = format!(
-            "BEGIN; SET LOCAL lock_timeout = '1s'; {full} ALTER PUBLICATION {publication} ADD TABLE ONLY {name}; COMMIT"
-        );
-        if let Err(error) = session.batch_execute(&sql).await {
-            session.batch_execute("ROLLBACK").await?;
-            return Err(Failure::from(error).context(format_args!("adding {} to the publication", table.name)));
-        }
+        session.batch_execute("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
+        let published = definitions::publish(session, &self.publication, table).await;
+        session.batch_execute(if published.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+        published.map_err(|failure| failure.context(format_args!("adding {} to the publication", table.name)))?;
         Ok("pending")
-    }
-
-    async fn tell(
-        &self,
-        session: &Client,
-        relations: Vec<serde_json::Value>,
-        dropped: Vec<serde_json::Value>,
-    ) -> Result<()> {
-        let message =
-            json!({ "publication": self.publication, "tag": OBSERVED, "relations": relations, "dropped": dropped });
-        emit_message(session, MessageKind::Transactional, DDL_PREFIX, &message.to_string()).await.map(|_| ())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::TablePattern;
+use crate::model::{TableName, TablePattern};
 
 /// See the fields; the defaults are those of the command line.
 #[derive(Debug, Clone)]
@@ -41,6 +41,11 @@ impl Default for CaptureSettings {
 }
 
 impl CaptureSettings {
+    /// Whether a table is wanted.
+    pub fn wants(&self, table: &TableName) -> bool {
+        self.tables.is_empty() || self.tables.iter().any(|pattern| pattern.matches(table))
+    }
+
     /// Whether every table is wanted, those to come too.
     pub fn covers_everything(&self) -> bool {
         self.tables.is_empty() || self.tables.iter().any(|pattern| pattern.to_string() == "*.*")

@@ -179,12 +179,26 @@ pub async fn touched_keys(
     Ok(touched)
 }
 
-/// The versions of one relation before a position, oldest first. The archive's first ones hold from its beginning on.
+/// The versions of one relation before a position, oldest first.
 pub(super) async fn records_of(archive: &Archive, oid: u32, before: Position) -> Result<Vec<RelationRecord>> {
     let start = archive.identity().start_lsn;
     let records = archive.relations().await?;
     let of_it = records.iter().filter(|record| record.relation.oid == oid);
-    Ok(of_it.filter(|record| record.position < before || record.position.lsn <= start).cloned().collect())
+    Ok(of_it.filter(|record| is_before(record, before, start)).cloned().collect())
+}
+
+/// The latest version of every relation before a position, by oid.
+pub(super) async fn latest_records(archive: &Archive, before: Position) -> Result<HashMap<u32, RelationRecord>> {
+    let start = archive.identity().start_lsn;
+    let records = archive.relations().await?;
+    let known = records.iter().filter(|record| is_before(record, before, start));
+    let latest: HashMap<u32, &RelationRecord> = known.map(|record| (record.relation.oid, record)).collect();
+    Ok(latest.into_iter().map(|(oid, record)| (oid, record.clone())).collect())
+}
+
+/// The archive's first versions hold from its beginning on.
+fn is_before(record: &RelationRecord, position: Position, start: Lsn) -> bool {
+    record.position < position || record.position.lsn <= start
 }
 
 /// The names that a relation had.

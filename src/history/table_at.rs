@@ -68,10 +68,7 @@ impl TableAt {
     /// Refused where its state then cannot be known.
     pub async fn find(archive: &Archive, name: &TableName, cut: Lsn) -> Result<Option<TableAt>> {
         let cut = Position::before(cut);
-        let start = archive.identity().start_lsn;
-        let records = archive.relations().await?;
-        let before = records.iter().filter(|record| record.position < cut || record.position.lsn <= start);
-        let latest: HashMap<u32, &RelationRecord> = before.map(|record| (record.relation.oid, record)).collect();
+        let latest = overlay::latest_records(archive, cut).await?;
         let mut named = latest.into_values().filter(|record| record.relation.name == *name);
         match named.find(|record| record.event != RelationEvent::Dropped) {
             Some(record) => TableAt::of_relation(archive, record.relation.oid, cut).await.map(Some),
@@ -105,10 +102,7 @@ impl TableAt {
         names: Vec<TableName>,
         cut: Position,
     ) -> Result<TableAt> {
-        let records = archive.relations().await?;
-        let start = archive.identity().start_lsn;
-        let before = records.iter().filter(|record| record.position < cut || record.position.lsn <= start);
-        let latest: HashMap<u32, &RelationRecord> = before.map(|record| (record.relation.oid, record)).collect();
+        let latest = overlay::latest_records(archive, cut).await?;
         let parent = |oid: u32| latest.get(&oid).and_then(|record| record.relation.parent);
         let belongs =
             |oid: u32| std::iter::successors(parent(oid), |above| parent(*above)).any(|above| above == relation.oid);
@@ -183,17 +177,13 @@ impl TableAt {
         self.key.iter().map(|column| overlay::wanted_in(column, relation)).collect()
     }
 
-    /// A leaf can have the columns in another order.
+    /// A leaf can have the columns in another order, and numbers of its own.
     async fn rows_of_leaf(&self, leaf: &TableAt, sink: &mut RowSink<'_>) -> Result<()> {
         let position = |column: &Column| leaf.relation.columns.iter().position(|known| known.name == column.name);
-        let positions: Vec<_> = self.relation.columns.iter().map(position).collect();
+        let places: Vec<_> = self.relation.columns.iter().map(|column| (position(column), None)).collect();
         let mut text = RowText::default();
         let mut give = |row: &RowText| {
-            text.clear();
-            for position in &positions {
-                let value = position.and_then(|at| row.field(at));
-                text.push_with(|out| value.map(|value| out.extend_from_slice(value)).is_some());
-            }
+            rearrange(row, &places, &mut text);
             sink(&text)
         };
         Box::pin(leaf.for_each_row(None, &mut give)).await
@@ -208,21 +198,12 @@ impl TableAt {
         borrowed: &mut Borrowed,
         sink: &mut KeyedSink<'_>,
     ) -> Result<()> {
-        let position = |column: &Column| {
-            let then = state.relation.same_column(column)?;
-            state.relation.columns.iter().position(|column| column.name == then.name)
-        };
-        let positions: Vec<_> = self.relation.columns.iter().map(|column| (position(column), column)).collect();
+        let columns = self.relation.columns.iter();
+        let places: Vec<_> =
+            columns.map(|column| (state.relation.position_of(column), column.missing.as_deref())).collect();
         let mut text = RowText::default();
         let mut give = |row: &RowText| {
-            text.clear();
-            for (position, column) in &positions {
-                let value = match position {
-                    Some(at) => row.field(*at),
-                    None => column.missing.as_deref().map(str::as_bytes),
-                };
-                text.push_with(|out| value.map(|value| out.extend_from_slice(value)).is_some());
-            }
+            rearrange(row, &places, &mut text);
             let key = self.key_of(&text);
             if only.is_some_and(|only| !only.contains(key.as_slice())) {
                 return Ok(());
@@ -356,11 +337,7 @@ impl TableAt {
         let Some(listed) = listed.as_string_opt::<i32>() else { return Vec::new() };
         let left_out =
             relation.columns.iter().filter(|column| listed.iter().flatten().any(|name| name == column.stored));
-        let position = |column: &Column| {
-            let now = self.relation.same_column(column)?;
-            self.relation.columns.iter().position(|column| column.name == now.name)
-        };
-        left_out.filter_map(position).collect()
+        left_out.filter_map(|column| self.relation.position_of(column)).collect()
     }
 
     /// Fills in what updates left out, and gives those rows.
@@ -535,6 +512,18 @@ impl Borrowed {
                 Source::Image(key) => return self.image.get(key).and_then(Option::as_ref).ok_or_else(lost),
             }
         }
+    }
+}
+
+/// Replaces `text` by a row's fields in another order: each from its position, or the constant where it has none.
+fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)], text: &mut RowText) {
+    text.clear();
+    for (position, constant) in places {
+        let value = match position {
+            Some(at) => row.field(*at),
+            None => constant.map(str::as_bytes),
+        };
+        text.push_with(|out| value.map(|value| out.extend_from_slice(value)).is_some());
     }
 }
 

@@ -174,6 +174,12 @@ impl RelationVersion {
         self.columns.iter().find(|column| column.number == other.number)
     }
 
+    /// Where this version has a column of another version.
+    pub fn position_of(&self, other: &Column) -> Option<usize> {
+        let here = self.same_column(other)?;
+        self.columns.iter().position(|column| column.name == here.name)
+    }
+
     /// Positions of the columns that identify a row: all of them under [`Identity::Full`].
     pub fn key_positions(&self) -> Vec<usize> {
         let full = self.identity == Identity::Full;

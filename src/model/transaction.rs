@@ -144,6 +144,15 @@ pub struct RelationRecord {
     pub definition: Option<String>,
 }
 
+impl RelationRecord {
+    /// A version that holds before everything that the transaction with this commit LSN did, by what the source said of
+    /// it, and that says nothing of the rows.
+    pub fn described(lsn: Lsn, relation: RelationVersion, definition: String) -> RelationRecord {
+        let (position, event) = (Position::before(lsn), RelationEvent::Described);
+        RelationRecord { position, event, relation, definition: Some(definition) }
+    }
+}
+
 /// A statement that changed definitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DdlRecord {

@@ -94,14 +94,7 @@ DECLARE
   r record;
 BEGIN
   SELECT c.oid::regclass::text AS sql, n.nspname AS schema, c.relname AS name, c.relpersistence AS persistence,
-         CASE c.relreplident
-           WHEN 'f' THEN true
-           WHEN 'd' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indisvalid
-                                 AND i.indimmediate)
-           WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid
-                                 AND i.indimmediate)
-           ELSE false
-         END AS usable,
+         {identity_usable} AS usable,
          p.puballtables AS everything,
          p.puballtables OR EXISTS (SELECT FROM pg_publication_rel l WHERE l.prpubid = p.oid AND l.prrelid = c.oid) AS published
   INTO r

@@ -4,12 +4,16 @@
 //! They also see to it that a new table is covered from its first row, and that no table is published in a state in which
 //! its own UPDATE would fail. Where the role may not install them, [`super::observer`] looks at the catalogue instead.
 
+use serde_json::{Value as Json, json};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use super::catalog::{self, SourceTable};
 use super::settings::CaptureSettings;
 use crate::failure::{Failure, Result};
-use crate::model::{quote_identifier, quote_literal};
+use crate::model::{Lsn, TablePattern, quote_identifier, quote_literal};
+use crate::postgres::{MessageKind, emit_message};
+use crate::transaction::{DDL_PREFIX, OBSERVED};
 
 /// Gives one relation's definition as a JSON object's text; `$1` is its oid. No row where it does not exist.
 pub(super) const DESCRIBE: &str =
@@ -40,7 +44,7 @@ fn version(sql: &str) -> String {
 /// The SQL that installs DDL capture for a publication, and its version.
 fn installation(settings: &CaptureSettings) -> (String, String) {
     let name = &settings.publication;
-    let condition = |pattern: &crate::model::TablePattern| pattern.to_sql("r.schema", "r.name");
+    let condition = |pattern: &TablePattern| pattern.to_sql("r.schema", "r.name");
     let covered = match settings.tables.is_empty() {
         true => "true".to_owned(),
         false => settings.tables.iter().map(condition).collect::<Vec<_>>().join(" OR "),
@@ -48,6 +52,7 @@ fn installation(settings: &CaptureSettings) -> (String, String) {
     let trigger = |kind: &str| quote_identifier(&format!("{name}_{kind}"));
     let words = [
         ("{describe}", include_str!("describe.sql").to_owned()),
+        ("{identity_usable}", include_str!("identity_usable.sql").to_owned()),
         ("{settings}", SETTINGS.to_owned()),
         ("{schema}", quote_identifier(name)),
         ("{name}", quote_literal(name)),
@@ -123,6 +128,32 @@ pub(super) async fn protect_all(client: &Client, publication: &str) -> Result<()
     );
     client.query(&sql, &[]).await?;
     Ok(())
+}
+
+/// Publishes a table where it is not published, with an identity by which its UPDATEs do not fail. Part of the client's
+/// open transaction.
+pub(super) async fn publish(client: &Client, publication: &str, table: &SourceTable) -> Result<()> {
+    let name = table.name.to_sql();
+    if !table.identity_usable {
+        client.batch_execute(&format!("ALTER TABLE {name} REPLICA IDENTITY FULL")).await?;
+    }
+    if !catalog::is_published(client, table.oid, publication).await? {
+        let sql = format!("ALTER PUBLICATION {} ADD TABLE ONLY {name}", quote_identifier(publication));
+        client.batch_execute(&sql).await?;
+    }
+    Ok(())
+}
+
+/// Tells of definitions as DDL capture does, where no statement was seen: relations as the catalogue has them, and objects
+/// that are gone.
+pub(super) async fn tell_observed(
+    client: &Client,
+    publication: &str,
+    relations: Vec<Json>,
+    dropped: Vec<Json>,
+) -> Result<Lsn> {
+    let message = json!({ "publication": publication, "tag": OBSERVED, "relations": relations, "dropped": dropped });
+    emit_message(client, MessageKind::Transactional, DDL_PREFIX, &message.to_string()).await
 }
 
 /// The definitions of all that is no table: a JSON array; what belongs to an extension is said by the extension.
