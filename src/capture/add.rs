@@ -66,7 +66,7 @@ fn require_archivable(table: &SourceTable, settings: &CaptureSettings) -> Result
         return Err(Failure::refused(format!("{} is UNLOGGED, its changes are not in the log", table.name))
             .remedy(format!("ALTER TABLE {} SET LOGGED;", table.name.to_sql())));
     }
-    if !table.identity_usable && !settings.set_identity_full {
+    if !table.can_be_published(settings.set_identity_full) {
         return Err(Failure::refused(format!(
             "{} has no usable replica identity, publishing it would make its UPDATEs fail",
             table.name

@@ -18,6 +18,8 @@ pub struct SourceTable {
     pub identity: Identity,
     /// Whether updates and deletes can be published as the table stands.
     pub identity_usable: bool,
+    /// The replica identity with which they could be: `FULL`, or `DEFAULT` where not all columns can be published.
+    pub identity_to_set: Option<String>,
     pub owner: String,
     /// Whether the owner is a superuser, which nobody is made a member of lightly.
     pub owner_is_superuser: bool,
@@ -31,9 +33,18 @@ pub struct SourceTable {
     pub bytes: i64,
 }
 
+impl SourceTable {
+    /// Whether its updates and deletes can be published, by another identity if need be and if that may be set.
+    pub fn can_be_published(&self, set_identity: bool) -> bool {
+        self.identity_usable || (set_identity && self.identity_to_set.is_some())
+    }
+}
+
 const TABLES: &str = concat!(
     "SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relpersistence::text,",
     include_str!("definitions/identity_usable.sql"),
+    ",",
+    include_str!("definitions/identity_to_set.sql"),
     ",
        pg_has_role(c.relowner, 'USAGE'),
        has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
@@ -75,12 +86,13 @@ fn source_table(row: &Row) -> SourceTable {
         identity: Identity::of_letter(row.get::<_, String>(3).chars().next().unwrap_or('n')),
         unlogged: row.get::<_, String>(4) == "u",
         identity_usable: row.get(5),
-        owned: row.get(6),
-        readable: row.get(7),
-        estimated_rows: row.get(8),
-        bytes: row.get(9),
-        owner: row.get(10),
-        owner_is_superuser: row.get(11),
+        identity_to_set: row.get(6),
+        owned: row.get(7),
+        readable: row.get(8),
+        estimated_rows: row.get(9),
+        bytes: row.get(10),
+        owner: row.get(11),
+        owner_is_superuser: row.get(12),
     }
 }
 
@@ -140,14 +152,6 @@ ORDER BY n.nspname, c.relname";
 pub async fn unpublished(client: &Client, publication: &str) -> Result<Vec<(u32, TableName)>> {
     let rows = client.query(UNPUBLISHED, &[&publication]).await?;
     Ok(rows.iter().map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)))).collect())
-}
-
-/// The generated columns of a table: what the stream leaves out (PostgreSQL manual, 29.6).
-pub async fn generated_columns(client: &Client, oid: u32) -> Result<Vec<String>> {
-    let sql = "SELECT attname FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
-               AND attgenerated <> '' ORDER BY attnum";
-    let rows = client.query(sql, &[&oid]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Type names by type oid and modifier, as `format_type` writes them.

@@ -122,11 +122,15 @@ impl Committer<'_> {
         } else {
             let seen = before.cloned();
             let described = self.described_now(relation.oid).await?;
+            let left_out = described.as_ref().map(|found| found.relation().left_out).unwrap_or_default();
             let definition = described.filter(|found| same_columns(&found.relation(), &relation));
             match &definition {
                 // The identity may be another by now.
                 Some(definition) => relation = with_identity_of(definition.relation(), &relation),
-                None => self.complete(&mut relation, seen.as_ref()).await?,
+                None => {
+                    self.complete(&mut relation, seen.as_ref()).await?;
+                    relation.left_out = left_out;
+                }
             }
             catalog::assign_stored_names(self.writer.store(), &mut relation).await?;
             rows = known_rows(seen.as_ref(), &relation, definition.as_ref());
@@ -164,7 +168,6 @@ impl Committer<'_> {
             column.type_name = catalog::type_name(&self.catalog, column.type_oid, column.type_modifier).await?;
         }
         relation.parent = before.and_then(|before| before.parent);
-        relation.left_out = catalog::generated_columns(&self.catalog, relation.oid).await?;
         Ok(())
     }
 

@@ -151,7 +151,8 @@ impl Beginning<'_> {
         chosen.capture_ddl = settings.capture_ddl;
         // New tables are then covered without that anybody changes the publication, and protected before they have rows.
         chosen.all_tables =
-            facts.superuser && settings.capture_ddl && settings.set_identity_full && settings.covers_everything();
+            facts.superuser && settings.capture_ddl && settings.set_identity_full && settings.covers_everything()
+                && chosen.left_out.is_empty();
         self.steps.will_do(&chosen, facts, &slot, &settings.publication);
         // A store that cannot be written must be known before the source is touched.
         let mut writer = ArchiveWriter::claim(self.store).await?;
@@ -162,7 +163,7 @@ impl Beginning<'_> {
         self.steps.captures_ddl(captures_ddl);
         let everything = captures_ddl && chosen.all_tables;
         let tables: Vec<&SourceTable> = chosen.archived.iter().chain(&chosen.set_full).collect();
-        set_publication(client, &settings.publication, (!everything).then_some(&tables)).await?;
+        set_publication(client, &settings.publication, (!everything).then_some(&tables), facts.version).await?;
         if captures_ddl {
             definitions::protect_all(client, &settings.publication).await?;
         }
@@ -288,10 +289,10 @@ fn choose(tables: Vec<SourceTable>, settings: &CaptureSettings, facts: &SourceFa
     chosen.unlogged = unlogged;
     require_privileges(&logged, &facts.role)?;
     for table in logged {
-        let place = match (table.identity_usable, settings.set_identity_full) {
-            (true, _) => &mut chosen.archived,
-            (false, true) => &mut chosen.set_full,
-            (false, false) => &mut chosen.left_out,
+        let place = match table.can_be_published(settings.set_identity_full) {
+            true if table.identity_usable => &mut chosen.archived,
+            true => &mut chosen.set_full,
+            false => &mut chosen.left_out,
         };
         place.push(table);
     }
@@ -309,8 +310,9 @@ fn choose(tables: Vec<SourceTable>, settings: &CaptureSettings, facts: &SourceFa
 
 async fn set_identities(client: &Client, tables: &[SourceTable]) -> Result<()> {
     for table in tables {
+        let Some(identity) = &table.identity_to_set else { continue };
         let sql = format!(
-            "BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; ALTER TABLE {} REPLICA IDENTITY FULL; COMMIT",
+            "BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; ALTER TABLE {} REPLICA IDENTITY {identity}; COMMIT",
             table.name.to_sql()
         );
         if let Err(error) = client.batch_execute(&sql).await {
@@ -322,7 +324,12 @@ async fn set_identities(client: &Client, tables: &[SourceTable]) -> Result<()> {
 }
 
 /// Makes the publication one of these tables, or of all where there is no list.
-async fn set_publication(client: &Client, publication: &str, tables: Option<&Vec<&SourceTable>>) -> Result<()> {
+async fn set_publication(
+    client: &Client,
+    publication: &str,
+    tables: Option<&Vec<&SourceTable>>,
+    version: i32,
+) -> Result<()> {
     let exists =
         client.query_opt("SELECT puballtables FROM pg_publication WHERE pubname = $1", &[&publication]).await?;
     let name = quote_identifier(publication);
@@ -336,13 +343,19 @@ async fn set_publication(client: &Client, publication: &str, tables: Option<&Vec
                 "an UPDATE of a table without identity fails under it; choose another name with --publication",
             ));
         }
-        (Some(true), None) => return Ok(()),
+        (Some(true), None) => String::new(),
         (Some(false), Some(list)) => format!("ALTER PUBLICATION {name} SET {list}"),
         (Some(false), None) => format!("DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR ALL TABLES"),
         (None, Some(list)) => format!("CREATE PUBLICATION {name} FOR {list}"),
         (None, None) => format!("CREATE PUBLICATION {name} FOR ALL TABLES"),
     };
-    client.batch_execute(&sql).await.map_err(|error| Failure::from(error).context("creating the publication"))
+    // Without it an UPDATE of a table with a stored generated column in its identity fails (PostgreSQL manual, 29.6).
+    let generated = match version {
+        18.. => format!("; ALTER PUBLICATION {name} SET (publish_generated_columns = stored)"),
+        _ => String::new(),
+    };
+    let created = client.batch_execute(&format!("{sql}{generated}")).await;
+    created.map_err(|error| Failure::from(error).context("creating the publication"))
 }
 
 async fn require_slot_unused(client: &Client, slot: &str) -> Result<()> {

@@ -1,5 +1,5 @@
-//! What looks at the source's catalogue beside the stream: for changes of definitions where DDL capture is not installed,
-//! and always for what sequences stand at, which is in no stream.
+//! What looks at the source's catalogue beside the stream: for changes of definitions where DDL capture is not installed
+//! or missed one, and always for what sequences stand at, which is in no stream.
 //!
 //! What it finds it writes into the source's own log, as DDL capture does: so it has a place in history, and the archive
 //! hears of it in one way only.
@@ -14,10 +14,11 @@ use tokio_postgres::Client;
 
 use super::catalog::{self, SourceTable};
 use super::definitions;
-use super::run::sleep_or_stop;
+use super::run::{known_tables, sleep_or_stop};
 use super::settings::CaptureSettings;
+use crate::archive::Archive;
 use crate::failure::Result;
-use crate::model::RelationVersion;
+use crate::model::{Lsn, RelationVersion, TableName};
 use crate::postgres::{MessageKind, Source, emit_message};
 use crate::transaction::{Definition, SEQUENCES_PREFIX};
 
@@ -30,21 +31,26 @@ const SAMPLES: Duration = Duration::from_secs(60);
 /// See the module's documentation.
 pub(super) struct Observer {
     pub(super) source: Source,
+    pub(super) archive: Archive,
     pub(super) settings: CaptureSettings,
     pub(super) publication: String,
     /// The latest relation version of each table that the archive knows.
     pub(super) known: HashMap<u32, RelationVersion>,
+    /// Tables that the archive did not have as they were at a position, although DDL capture should have told.
+    pub(super) suspects: HashMap<u32, Lsn>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
 /// A table's number in the catalogue, and what changes whenever its definition does.
 type Fingerprints = HashMap<u32, String>;
 
-/// Whether the catalogue has to be looked at for changes of definitions.
-enum Look {
-    Needed,
-    /// Event triggers tell of them.
-    Captured,
+/// Who is expected to tell of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Teller {
+    /// The event triggers. Where they were silenced or failed, what they missed is told here, once the archive has
+    /// everything that they may have said.
+    DdlCapture,
+    Observer,
 }
 
 const FINGERPRINTS: &str = "
@@ -69,8 +75,8 @@ impl Observer {
                 next_sample += SAMPLES;
             }
             let pause = match self.look(&mut seen, due.then_some(&mut sampled)).await {
-                Ok(Look::Captured) => SAMPLES,
-                Ok(Look::Needed) => LOOKS,
+                Ok(Teller::DdlCapture) => SAMPLES,
+                Ok(Teller::Observer) => LOOKS,
                 Err(failure) => {
                     tracing::debug!("looking at the catalogue: {failure}");
                     LOOKS
@@ -82,45 +88,111 @@ impl Observer {
         }
     }
 
-    async fn look(&mut self, seen: &mut Fingerprints, sampled: Option<&mut Samples>) -> Result<Look> {
+    async fn look(&mut self, seen: &mut Fingerprints, sampled: Option<&mut Samples>) -> Result<Teller> {
         let session = self.source.connect("afterimage run").await?;
         if let Some(sampled) = sampled {
             sample_sequences(&session, sampled).await?;
         }
-        if definitions::is_installed(&session, &self.publication).await? {
-            return Ok(Look::Captured);
+        let teller = match definitions::is_installed(&session, &self.publication).await? {
+            true => Teller::DdlCapture,
+            false => Teller::Observer,
+        };
+        let position: String = session.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?.get(0);
+        let mut look = Look { teller, position: position.parse().unwrap_or(Lsn::ZERO), reached: Lsn::ZERO };
+        if teller == Teller::DdlCapture {
+            look.reached = self.archive.watermark().await?.lsn;
+            (self.known, _) = known_tables(&self.archive, look.reached).await?;
         }
         let rows = session.query(FINGERPRINTS, &[]).await?;
         let now: Fingerprints = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         for (oid, fingerprint) in &now {
-            if seen.get(oid) != Some(fingerprint) {
-                self.tell_when_new(&session, *oid).await?;
+            if seen.get(oid) != Some(fingerprint) || self.suspects.contains_key(oid) {
+                self.tell_when_new(&session, *oid, look).await?;
             }
         }
         let gone: Vec<u32> = self.known.keys().copied().filter(|oid| !now.contains_key(oid)).collect();
         for oid in gone {
+            if !self.is_overdue(oid, look) {
+                continue;
+            }
             let identity = self.known[&oid].name.to_string();
             let dropped = json!({ "type": "table", "oid": oid, "original": true, "identity": identity });
             definitions::tell_observed(&session, &self.publication, Vec::new(), vec![dropped]).await?;
             self.known.remove(&oid);
         }
         *seen = now;
-        Ok(Look::Needed)
+        Ok(teller)
     }
 
-    async fn tell_when_new(&mut self, session: &Client, oid: u32) -> Result<()> {
-        let cover = match catalog::table(session, oid).await? {
+    async fn tell_when_new(&mut self, session: &Client, oid: u32, look: Look) -> Result<()> {
+        let Some(definition) = catalog::describe(session, oid).await? else { return Ok(()) };
+        let table = catalog::table(session, oid).await?;
+        if self.knows(&definition) && !self.lacks(session, table.as_ref(), look).await? {
+            self.suspects.remove(&oid);
+            return Ok(());
+        }
+        if !self.is_overdue(oid, look) {
+            return Ok(());
+        }
+        let cover = match table {
             Some(table) => self.cover(session, &table).await?,
             None => "none",
         };
-        let Some(definition) = catalog::describe(session, oid).await? else { return Ok(()) };
-        if self.knows(&definition) && cover != "pending" {
-            return Ok(());
+        session.batch_execute("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
+        let told = self.tell_now(session, &definition.relation().name, oid, cover).await;
+        session.batch_execute(if told.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
+        if let Some(relation) = told? {
+            self.known.insert(oid, relation);
         }
+        Ok(())
+    }
+
+    /// Tells what a table is, and keeps it so until that is in the log: what somebody changes next comes after.
+    async fn tell_now(
+        &self,
+        session: &Client,
+        name: &TableName,
+        oid: u32,
+        cover: &str,
+    ) -> Result<Option<RelationVersion>> {
+        if cover != "none" {
+            session.batch_execute(&format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", name.to_sql())).await?;
+        }
+        let Some(definition) = catalog::describe(session, oid).await? else { return Ok(None) };
         let relation = json!({ "definition": definition.json(), "cover": cover });
         definitions::tell_observed(session, &self.publication, vec![relation], Vec::new()).await?;
-        self.known.insert(oid, definition.relation());
-        Ok(())
+        Ok(Some(definition.relation()))
+    }
+
+    /// Whether something that the archive does not have is to be told here: always where nobody else does, else when the
+    /// archive has what the source had written when it was noticed, and still does not have it.
+    fn is_overdue(&mut self, oid: u32, look: Look) -> bool {
+        if look.teller == Teller::Observer {
+            return true;
+        }
+        match self.suspects.get(&oid) {
+            Some(noticed) if look.reached >= *noticed => self.suspects.remove(&oid).is_some(),
+            Some(_) => false,
+            None => {
+                self.suspects.insert(oid, look.position);
+                false
+            }
+        }
+    }
+
+    /// Whether a table that should be archived is not published, or has an identity with which its own UPDATE fails.
+    async fn lacks(&self, session: &Client, table: Option<&SourceTable>, look: Look) -> Result<bool> {
+        let Some(table) = table.filter(|table| self.wants(table)) else { return Ok(false) };
+        match catalog::is_published(session, table.oid, &self.publication).await? {
+            true => Ok(!table.identity_usable),
+            // Where DDL capture is there, somebody took it out on purpose.
+            false => Ok(look.teller == Teller::Observer),
+        }
+    }
+
+    fn wants(&self, table: &SourceTable) -> bool {
+        let publishable = table.can_be_published(self.settings.set_identity_full) && !table.unlogged;
+        self.settings.wants(&table.name) && table.owned && table.readable && publishable
     }
 
     /// Whether the archive has the table in this shape, stored names aside.
@@ -135,21 +207,27 @@ impl Observer {
 
     /// Publishes a table that should be archived and is not, as far as the role may.
     async fn cover(&self, session: &Client, table: &SourceTable) -> Result<&'static str> {
-        let published = catalog::is_published(session, table.oid, &self.publication).await?;
-        if published {
-            return Ok(if self.known.contains_key(&table.oid) { "covered" } else { "pending" });
-        }
-        let wanted = self.settings.wants(&table.name);
-        let identifiable = table.identity_usable || self.settings.set_identity_full;
-        if !(wanted && table.owned && table.readable && identifiable) || table.unlogged {
+        let was_published = catalog::is_published(session, table.oid, &self.publication).await?;
+        if table.unlogged || !(was_published || self.wants(table)) {
             return Ok("none");
         }
-        session.batch_execute("BEGIN; SET LOCAL lock_timeout = '1s'").await?;
+        // What the event triggers would tell of these statements is told here.
+        session.batch_execute("BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL afterimage.busy = 'on'").await?;
         let published = definitions::publish(session, &self.publication, table).await;
         session.batch_execute(if published.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
         published.map_err(|failure| failure.context(format_args!("adding {} to the publication", table.name)))?;
-        Ok("pending")
+        Ok(if was_published && self.known.contains_key(&table.oid) { "covered" } else { "pending" })
     }
+}
+
+/// One look at the catalogue.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    teller: Teller,
+    /// What the source had written before.
+    position: Lsn,
+    /// What the archive has.
+    reached: Lsn,
 }
 
 /// What each sequence stood at when it was sampled last, by schema and name.

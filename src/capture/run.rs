@@ -191,9 +191,11 @@ impl Session<'_> {
         };
         let observer = Observer {
             source: self.source.clone(),
+            archive: archive.clone(),
             settings: self.settings.clone(),
             publication: identity.publication.clone(),
             known: known.clone(),
+            suspects: HashMap::new(),
             stop: stop.clone(),
         };
         let captures_ddl = definitions::is_installed(&catalog, &identity.publication).await?;
@@ -226,7 +228,7 @@ impl Session<'_> {
 
 /// The latest relation version of each table up to the watermark, and the tables that have no base from which their rows
 /// could be known now.
-async fn known_tables(archive: &Archive, watermark: Lsn) -> Result<(HashMap<u32, RelationVersion>, HashSet<u32>)> {
+pub(super) async fn known_tables(archive: &Archive, watermark: Lsn) -> Result<(HashMap<u32, RelationVersion>, HashSet<u32>)> {
     let start = archive.identity().start_lsn;
     let records = archive.relations().await?;
     let published = |record: &&RelationRecord| record.position.lsn < watermark || record.position.lsn == start;

@@ -33,7 +33,8 @@ impl InitSteps for InitShown {
     fn will_do(&self, chosen: &Chosen, facts: &SourceFacts, slot: &str, publication: &str) {
         say(&format!("init will change the database {} (PostgreSQL {}):", facts.database, facts.version));
         for table in &chosen.set_full {
-            say(&format!("  set REPLICA IDENTITY FULL on {}", table.name));
+            let identity = table.identity_to_set.as_deref().unwrap_or_default();
+            say(&format!("  set REPLICA IDENTITY {identity} on {}", table.name));
         }
         let count = chosen.archived.len() + chosen.set_full.len();
         match chosen.all_tables {

@@ -28,6 +28,8 @@ pub(super) struct LiveTable {
 pub(super) struct LiveColumn {
     pub(super) name: String,
     pub(super) generated: bool,
+    /// Its values may be the numbers of large objects that there are.
+    pub(super) names_objects: bool,
     /// `GENERATED ALWAYS AS IDENTITY`: no update may set it.
     pub(super) always_identity: bool,
     /// The sequence that the column owns, where the column is an integer, and whether it counts upwards.
@@ -140,8 +142,10 @@ pub(super) async fn table(client: &Client, oid: u32) -> Result<LiveTable> {
 }
 
 const COLUMNS: &str = "
-SELECT a.attname, a.attgenerated <> '', a.attidentity = 'a', s.nspname, s.relname, s.upwards
-FROM pg_attribute a
+SELECT a.attname, a.attgenerated <> '', a.attidentity = 'a', s.nspname, s.relname, s.upwards,
+       (a.atttypid = 'oid'::regtype OR t.typname = 'lo' AND t.typbasetype = 'oid'::regtype)
+         AND EXISTS (SELECT FROM pg_largeobject_metadata)
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN LATERAL (
   SELECT n.nspname, c.relname, q.seqincrement > 0 AS upwards
   FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
@@ -161,7 +165,13 @@ async fn columns(client: &Client, oid: u32) -> Result<Vec<LiveColumn>> {
             (row.get(3), row.get(4), row.get(5));
         let sequence =
             schema.zip(sequence).map(|(schema, name)| (TableName::new(schema, name), upwards != Some(false)));
-        LiveColumn { name: row.get(0), generated: row.get(1), always_identity: row.get(2), sequence }
+        LiveColumn {
+            name: row.get(0),
+            generated: row.get(1),
+            names_objects: row.get(6),
+            always_identity: row.get(2),
+            sequence,
+        }
     };
     Ok(rows.iter().map(column).collect())
 }

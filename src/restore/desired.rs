@@ -97,11 +97,11 @@ impl Desired {
 
     fn describe(index: usize, then: &TableAt, live: LiveTable, everything: bool) -> Result<Desired> {
         let relation = then.relation();
-        let settable = |name: &str| live.columns.iter().find(|column| column.name == name && !column.generated);
         let mut columns: Vec<Shared> = Vec::new();
         let mut dropped = Vec::new();
         for (position, column) in relation.columns.iter().enumerate() {
-            match settable(&column.name) {
+            match live.columns.iter().find(|live| live.name == column.name) {
+                Some(live) if live.generated => {}
                 Some(live) => {
                     columns.push(Shared { name: column.name.clone(), position, insert_only: live.always_identity })
                 }

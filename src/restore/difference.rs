@@ -320,6 +320,12 @@ impl Difference {
             let text = format!("columns that PostgreSQL computes anew: {}", list(&self.desired.generated));
             notes.push(Note::about(&self.name, text));
         }
+        let objects = self.live.columns.iter().filter(|column| column.names_objects).map(|column| column.name.clone());
+        let objects: Vec<String> = objects.collect();
+        if written && !objects.is_empty() {
+            let text = format!("large objects are not archived, and may be gone where these name them: {}", list(&objects));
+            notes.push(Note::about(&self.name, text));
+        }
         if self.counts.update > 0 && self.compared().len() < self.columns.len() {
             let unset = self.columns.iter().filter(|column| column.insert_only).map(|column| column.name.clone());
             let unset: Vec<String> = unset.collect();

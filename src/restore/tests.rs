@@ -47,7 +47,7 @@ fn keys_of_the_history_are_read_back() {
 }
 
 fn column(name: &str) -> LiveColumn {
-    LiveColumn { name: name.into(), generated: false, always_identity: false, sequence: None }
+    LiveColumn { name: name.into(), generated: false, names_objects: false, always_identity: false, sequence: None }
 }
 
 fn difference(matching: Matching, everything: bool) -> Difference {

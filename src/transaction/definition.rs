@@ -128,6 +128,9 @@ struct DescribedColumn {
     key: bool,
     missing: Option<String>,
     generated: Option<Json>,
+    /// Computed by the source, which does not publish it.
+    #[serde(default)]
+    left_out: bool,
     default: Option<String>,
     identity: Option<char>,
 }
@@ -174,20 +177,21 @@ impl Definition {
     pub fn was_filled_in(&self, column: i16) -> bool {
         let found = self.described.columns.iter().find(|known| known.number == column);
         found.is_some_and(|column| {
-            column.generated.is_none()
-                && column.missing.is_none()
-                && (column.default.is_some() || column.identity.is_some())
+            match column.generated {
+                Some(_) => !column.left_out,
+                None => column.missing.is_none() && (column.default.is_some() || column.identity.is_some()),
+            }
         })
     }
 
     /// The relation version that the stream's messages mean; stored names are the archive's to give.
     pub fn relation(&self) -> RelationVersion {
         let Described { oid, schema, name, kind, identity, parent, columns, .. } = &self.described;
-        let (generated, published): (Vec<_>, Vec<_>) = columns.iter().partition(|column| column.generated.is_some());
+        let (left_out, published): (Vec<_>, Vec<_>) = columns.iter().partition(|column| column.left_out);
         let name = TableName::new(schema, name);
         let columns = published.into_iter().map(DescribedColumn::column).collect();
         RelationVersion {
-            left_out: generated.into_iter().map(|column| column.name.clone()).collect(),
+            left_out: left_out.into_iter().map(|column| column.name.clone()).collect(),
             partitioned: *kind == 'p',
             parent: *parent,
             ..RelationVersion::new(*oid, name, Identity::of_letter(*identity), columns)

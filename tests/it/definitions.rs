@@ -303,3 +303,88 @@ async fn odd_tables_come_back() {
     let end = site.command(["export", "generated", "--at", &state.lsn.to_string()]).run(PATIENCE).expect(0);
     assert!(end.stderr.contains("generated column"), "{}", end.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_columns_are_covered_on_eighteen_and_break_no_update() {
+    let database = Database::create(postgres(Release::Eighteen)).await;
+    database
+        .run(
+            "CREATE TABLE stored (x int, s int GENERATED ALWAYS AS (x * 2) STORED);
+             CREATE TABLE virtual (x int, v int GENERATED ALWAYS AS (x * 2) VIRTUAL);
+             CREATE TABLE keyed (id int PRIMARY KEY, x int, v int GENERATED ALWAYS AS (x * 2) VIRTUAL);
+             ALTER TABLE keyed REPLICA IDENTITY FULL;
+             INSERT INTO stored VALUES (1); INSERT INTO virtual VALUES (1); INSERT INTO keyed VALUES (1, 1)",
+        )
+        .await;
+    let directory = Directory::new();
+    let site = Site::local(&database, &directory);
+    let told = site.command(["init", "--all-tables", "--set-identity-full"]).run(PATIENCE).expect(0);
+    assert!(told.stderr.contains("set REPLICA IDENTITY DEFAULT on public.keyed"), "{}", told.stderr);
+    assert!(told.stderr.contains("left out: public.virtual"), "{}", told.stderr);
+    let changes = "UPDATE stored SET x = 5; UPDATE virtual SET x = 5; UPDATE keyed SET x = 5";
+    database.run(changes).await;
+    let now = "ALTER TABLE stored ADD t text GENERATED ALWAYS AS (x || '!') STORED; INSERT INTO stored VALUES (7);
+               CREATE TABLE later (x int, v int GENERATED ALWAYS AS (x * 2) VIRTUAL); INSERT INTO later VALUES (1);
+               UPDATE later SET x = 2; ALTER TABLE stored ALTER t DROP EXPRESSION; UPDATE stored SET t = 'own' WHERE x = 7";
+    database.run(now).await;
+    site.catch_up();
+    assert_eq!(site.present(&table("stored")).await, "x,s,t\n5,10,5!\n7,14,own\n");
+    assert_eq!(site.present(&table("keyed")).await, "id,x\n1,5\n");
+    site.command(["export", "virtual", "--at", "now"]).run(PATIENCE).expect(2);
+    let before = State::of(&database).await;
+    let archiver = site.stream();
+    database.run("DELETE FROM stored").await;
+    site.command(["restore", "stored", "--to", &before.lsn.to_string(), "--apply"]).run(PATIENCE).expect(0);
+    archiver.kill();
+    assert_eq!(State::of(&database).await.tables[&table("stored")], before.tables[&table("stored")]);
+}
+
+/// A publication of all tables can have no exception; it must become one of the others before an UPDATE fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_cannot_be_published_leaves_a_publication_of_all() {
+    let database = Database::create(postgres(Release::Eighteen)).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (x int)").await;
+    let directory = Directory::new();
+    let site = Site::local(&database, &directory);
+    let told = site.command(["init", "--all-tables", "--set-identity-full"]).run(PATIENCE).expect(0);
+    assert!(told.stderr.contains("for all tables"), "{}", told.stderr);
+    database
+        .run(
+            "INSERT INTO u VALUES (1); CREATE TABLE virtual (x int, v int GENERATED ALWAYS AS (x * 2) VIRTUAL);
+             INSERT INTO virtual VALUES (1); UPDATE virtual SET x = 2; DELETE FROM virtual;
+             UPDATE u SET x = 2; INSERT INTO t VALUES (1, 'a');
+             CREATE TABLE w (x int); INSERT INTO w VALUES (1); UPDATE w SET x = 2;
+             ALTER TABLE u ADD v int GENERATED ALWAYS AS (x + 1) VIRTUAL",
+        )
+        .await;
+    database.run("UPDATE u SET x = 3; UPDATE t SET v = 'b'").await;
+    site.catch_up();
+    assert_eq!(site.present(&table("t")).await, "id,v\n1,b\n");
+    assert_eq!(site.present(&table("w")).await, "x\n2\n");
+    let end = site.command(["export", "u", "--at", "now"]).run(PATIENCE).expect(4);
+    assert!(end.stderr.contains("not known from"), "{}", end.stderr);
+}
+
+/// A session can keep the event triggers quiet; the catalogue cannot be silenced.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ddl_capture_misses_is_found_in_the_catalogue() {
+    let database = database("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')").await;
+    let directory = Directory::new();
+    let site = Site::local(&database, &directory);
+    site.command(["init", "--all-tables"]).run(PATIENCE).expect(0);
+    database
+        .run(
+            "SET afterimage.busy = 'on'; ALTER TABLE t RENAME v TO w; ALTER TABLE t ADD n int;
+             CREATE TABLE quiet (id int PRIMARY KEY); INSERT INTO quiet VALUES (1); DROP TABLE IF EXISTS gone",
+        )
+        .await;
+    let archiver = site.stream();
+    wait_for("the silent table is archived", PATIENCE, || {
+        site.command(["export", "quiet", "--at", "now"]).run(PATIENCE).code == Some(0)
+    });
+    database.run("INSERT INTO quiet VALUES (2)").await;
+    let state = State::of(&database).await;
+    site.command(["export", "quiet", "--at", "now"]).run(PATIENCE).expect(0);
+    site.expect_equal(&state);
+    archiver.kill();
+}

@@ -47,6 +47,9 @@ SELECT jsonb_strip_nulls(jsonb_build_object(
                'default', CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
                'generated', CASE WHEN a.attgenerated <> '' THEN jsonb_build_object(
                    'kind', a.attgenerated, 'expression', pg_get_expr(d.adbin, d.adrelid)) END,
+               -- The stream has stored ones from version 18 on, and virtual ones never.
+               'left_out', CASE WHEN a.attgenerated = 'v' OR (a.attgenerated = 's'
+                                  AND current_setting('server_version_num')::int < 180000) THEN true END,
                'identity', NULLIF(a.attidentity, ''),
                'sequence', CASE WHEN a.attidentity <> '' OR d.adbin IS NOT NULL
                            THEN pg_get_serial_sequence(format('%I.%I', n.nspname, c.relname), a.attname) END,

@@ -70,20 +70,39 @@ $tell$;
 -- the change there. So nothing that matters is told last: an empty afterimage.end is.
 
 -- Every row of a table that the log does not show otherwise, one message each: the fields as a composite's text.
-CREATE OR REPLACE FUNCTION {schema}.tell_rows(relation oid) RETURNS bigint LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION {schema}.tell_rows(definition jsonb) RETURNS bigint LANGUAGE plpgsql
 {settings} AS $rows$
 DECLARE
+  relation oid := (definition ->> 'oid')::oid;
   fields text;
   rows bigint;
 BEGIN
-  SELECT string_agg(format('%I', a.attname), ', ' ORDER BY a.attnum) INTO fields
-  FROM pg_attribute a
-  WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
+  SELECT string_agg(format('%I', field.value ->> 'name'), ', ' ORDER BY field.ordinality) INTO fields
+  FROM jsonb_array_elements(definition -> 'columns') WITH ORDINALITY field WHERE NOT field.value ? 'left_out';
   EXECUTE format('SELECT count({schema}.tell(%L, %L || record_out(ROW(%s))::text)) FROM ONLY %s',
                  'afterimage.row', relation::text || ' ', fields, relation::regclass) INTO rows;
   RETURN rows;
 END
 $rows$;
+
+-- Takes a table out of the publication. One of all tables has no exceptions, so it becomes one of all the others.
+CREATE OR REPLACE FUNCTION {schema}.withdraw(relation oid) RETURNS void LANGUAGE plpgsql
+{settings} AS $withdraw$
+DECLARE
+  others text;
+BEGIN
+  IF NOT (SELECT p.puballtables FROM pg_publication p WHERE p.pubname = {name}) THEN
+    EXECUTE format('ALTER PUBLICATION %I DROP TABLE ONLY %s', {name}, relation::regclass);
+    RETURN;
+  END IF;
+  SELECT 'FOR TABLE ' || string_agg(format('ONLY %s', c.oid::regclass), ', ') INTO others
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid <> relation
+    AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_';
+  EXECUTE format('DROP PUBLICATION %I', {name});
+  EXECUTE format('CREATE PUBLICATION %I %s WITH (publish_generated_columns = stored)', {name}, others);
+END
+$withdraw$;
 
 -- Sees to it that a table is published where it should be, and never in a state in which its own UPDATE would fail.
 -- Returns what became of it: covered, added (its rows so far were not in the log), pending (the archiver must add it),
@@ -94,8 +113,7 @@ DECLARE
   r record;
 BEGIN
   SELECT c.oid::regclass::text AS sql, n.nspname AS schema, c.relname AS name, c.relpersistence AS persistence,
-         {identity_usable} AS usable,
-         p.puballtables AS everything,
+         {identity_usable} AS usable, {identity_to_set} AS identity,
          p.puballtables OR EXISTS (SELECT FROM pg_publication_rel l WHERE l.prpubid = p.oid AND l.prrelid = c.oid) AS published
   INTO r
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, pg_publication p
@@ -107,10 +125,14 @@ BEGIN
     RETURN NULL;
   END IF;
   IF NOT r.usable THEN
-    IF NOT (r.published OR {identity_full}) THEN
+    IF r.identity IS NULL AND r.published THEN
+      PERFORM {schema}.withdraw(relation);
+      RAISE WARNING 'afterimage can archive % no more: it has no key, and a virtual generated column cannot be published', r.sql;
+    END IF;
+    IF r.identity IS NULL OR NOT (r.published OR {identity_full}) THEN
       RETURN NULL;
     END IF;
-    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', r.sql);
+    EXECUTE format('ALTER TABLE %s REPLICA IDENTITY %s', r.sql, r.identity);
   END IF;
   IF r.published THEN
     RETURN 'covered';
@@ -247,7 +269,7 @@ BEGIN
     'application', NULLIF(current_setting('application_name'), ''), 'client', host(inet_client_addr()),
     'failed', problem, 'relations', found, 'objects', NULLIF(others, '[]'), 'dropped', NULLIF(dropped, '[]')))::text);
   FOR one IN SELECT value FROM jsonb_array_elements(found) WHERE value ->> 'rows' = 'told' LOOP
-    PERFORM {schema}.tell_rows((one -> 'definition' ->> 'oid')::oid);
+    PERFORM {schema}.tell_rows(one -> 'definition');
   END LOOP;
   PERFORM {schema}.tell('afterimage.end', '');
 END

@@ -52,6 +52,7 @@ fn installation(settings: &CaptureSettings) -> (String, String) {
     let trigger = |kind: &str| quote_identifier(&format!("{name}_{kind}"));
     let words = [
         ("{describe}", include_str!("describe.sql").to_owned()),
+        ("{identity_to_set}", include_str!("identity_to_set.sql").to_owned()),
         ("{identity_usable}", include_str!("identity_usable.sql").to_owned()),
         ("{settings}", SETTINGS.to_owned()),
         ("{schema}", quote_identifier(name)),
@@ -134,8 +135,8 @@ pub(super) async fn protect_all(client: &Client, publication: &str) -> Result<()
 /// open transaction.
 pub(super) async fn publish(client: &Client, publication: &str, table: &SourceTable) -> Result<()> {
     let name = table.name.to_sql();
-    if !table.identity_usable {
-        client.batch_execute(&format!("ALTER TABLE {name} REPLICA IDENTITY FULL")).await?;
+    if let Some(identity) = table.identity_to_set.as_ref().filter(|_| !table.identity_usable) {
+        client.batch_execute(&format!("ALTER TABLE {name} REPLICA IDENTITY {identity}")).await?;
     }
     if !catalog::is_published(client, table.oid, publication).await? {
         let sql = format!("ALTER PUBLICATION {} ADD TABLE ONLY {name}", quote_identifier(publication));
