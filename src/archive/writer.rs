@@ -51,6 +51,11 @@ impl DurableLsn {
     pub fn lsn(self) -> Lsn {
         self.0
     }
+
+    /// The same, or less.
+    pub fn at_most(self, lsn: Lsn) -> DurableLsn {
+        DurableLsn(self.0.min(lsn))
+    }
 }
 
 /// Whole transactions, ready to become visible together.

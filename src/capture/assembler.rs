@@ -90,7 +90,7 @@ impl Assembler {
         Assembler {
             jobs,
             flush_interval: settings.flush_interval,
-            flush_bytes: settings.flush_bytes,
+            flush_bytes: settings.memory / 4,
             until,
             publication,
             wanted_images,

@@ -150,9 +150,11 @@ impl Beginning<'_> {
         chosen.outside = catalog::outside_the_stream(client).await?;
         chosen.capture_ddl = settings.capture_ddl;
         // New tables are then covered without that anybody changes the publication, and protected before they have rows.
-        chosen.all_tables =
-            facts.superuser && settings.capture_ddl && settings.set_identity_full && settings.covers_everything()
-                && chosen.left_out.is_empty();
+        chosen.all_tables = facts.superuser
+            && settings.capture_ddl
+            && settings.set_identity_full
+            && settings.covers_everything()
+            && chosen.left_out.is_empty();
         self.steps.will_do(&chosen, facts, &slot, &settings.publication);
         // A store that cannot be written must be known before the source is touched.
         let mut writer = ArchiveWriter::claim(self.store).await?;

@@ -1,11 +1,12 @@
 //! Reading the source into the archive.
 //!
 //! ```text
-//!            bytes                 batches               files, then commits
-//!  receiver ───────► assembler ──────────────► committer ────────────────────► archive
-//!     ▲               (rows into               (encodes, publishes)               │
-//!     │                columns)                                                   │
-//!     └── acknowledges ◄───────────── DurableLsn ◄────────────────────────────────┘
+//!           messages         whole               batches             files, then
+//!                         transactions                                 commits
+//!  receiver ───────► spool ───────► assembler ──────────► committer ───────────► archive
+//!     ▲                              (rows into            (encodes,                │
+//!     │                               columns)              publishes)              │
+//!     └── acknowledges ◄───────────── DurableLsn ◄──────────────────────────────────┘
 //! ```
 //!
 //! The queues between the stages are short, so memory is bounded and a slow store slows the source's
@@ -25,6 +26,7 @@ mod receiver;
 mod run;
 mod settings;
 pub mod source_check;
+mod spool;
 
 pub use add::{Asked, add, begins_at, captures_ddl};
 pub use base_image::ImageProgress;
@@ -32,3 +34,4 @@ pub use init::{Chosen, InitReport, InitSteps, init};
 pub use observer::{Samples, sample_sequences};
 pub use run::{Outcome, RunEvents, SlotState, require_same_source, run, slot_state};
 pub use settings::CaptureSettings;
+pub use spool::{Running, RunningTransaction};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::spool::{Hold, acknowledgeable};
 use crate::archive::DurableLsn;
 use crate::failure::{Failure, Result};
 use crate::model::Lsn;
@@ -32,8 +33,9 @@ pub(super) async fn receive(
     mut stream: ReplicationStream,
     events: mpsc::Sender<EventBatch>,
     durable: watch::Receiver<DurableLsn>,
+    holds: watch::Receiver<Vec<Hold>>,
 ) -> Result<()> {
-    let mut sender = Acknowledger { durable, timer: status_timer(), received: Lsn::ZERO };
+    let mut sender = Acknowledger { durable, holds, timer: status_timer(), received: Lsn::ZERO };
     loop {
         let Some(batch) = next_batch(&mut stream, &mut sender, &events).await? else { break };
         if !sender.hand_on(&mut stream, &events, batch).await? {
@@ -103,6 +105,7 @@ fn ended() -> Failure {
 /// Says what is durable, and nothing more.
 struct Acknowledger {
     durable: watch::Receiver<DurableLsn>,
+    holds: watch::Receiver<Vec<Hold>>,
     timer: Interval,
     received: Lsn,
 }
@@ -117,7 +120,8 @@ impl Acknowledger {
     }
 
     async fn send(&mut self, stream: &mut ReplicationStream) -> Result<()> {
-        let durable = self.durable.borrow_and_update().lsn();
+        let durable = *self.durable.borrow_and_update();
+        let durable = acknowledgeable(durable, &self.holds.borrow()).lsn();
         stream.send_status(self.received.max(durable), durable, durable, false).await
     }
 

@@ -15,6 +15,7 @@ use super::observer::Observer;
 use super::receiver;
 use super::settings::CaptureSettings;
 use super::source_check;
+use super::spool::{Hold, Running, Spool};
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, RelationEvent, RelationRecord, RelationVersion, quote_identifier};
@@ -62,6 +63,7 @@ pub async fn run(
     settings: &CaptureSettings,
     until: Option<Lsn>,
     stop: watch::Receiver<bool>,
+    running: watch::Sender<Running>,
     events: &dyn RunEvents,
 ) -> Result<Outcome> {
     let until = until.map_or(Until::Stopped, Until::Reached);
@@ -71,7 +73,8 @@ pub async fn run(
     let mut course = Course::default();
     loop {
         let started = tokio::time::Instant::now();
-        let session = Session { source, store, settings, until, patience, interrupted, events };
+        let running = running.clone();
+        let session = Session { source, store, settings, until, patience, interrupted, running, events };
         match session.run(&mut course, stop.clone()).await {
             Ok(()) if *stop.borrow() => return Ok(Outcome::Stopped),
             Ok(()) => return Ok(Outcome::Reached),
@@ -116,6 +119,7 @@ struct Session<'a> {
     until: Until,
     patience: Duration,
     interrupted: bool,
+    running: watch::Sender<Running>,
     events: &'a dyn RunEvents,
 }
 
@@ -138,13 +142,12 @@ impl Session<'_> {
         // Read after the slot: whoever used it until then may have moved both on.
         let watermark = archive.watermark().await?.lsn;
         require_whole(&slot, watermark)?;
-        let replication = ReplicationConnection::connect(self.source).await?;
-        let options = [
-            ("proto_version", "1".to_owned()),
-            ("publication_names", quote_identifier(&identity.publication)),
-            ("messages", "true".to_owned()),
-        ];
-        let stream = replication.start_replication(&identity.slot, watermark, &options).await?;
+        let (setting, value) = STREAMED_FROM;
+        let replication = ReplicationConnection::connect(&self.source.with_setting(setting, value)).await?;
+        let options = stream_options(replication.server_major(), &identity.publication);
+        // From where the slot is acknowledged: what is in the archive beyond is dropped when it comes again, and what was
+        // prepared before and committed after must come again.
+        let stream = replication.start_replication(&identity.slot, Lsn::ZERO, &options).await?;
         // The slot is ours now, so no other archiver streams: the archive can be claimed.
         // A claim whose answer is lost may have replaced our own.
         course.claimed = None;
@@ -164,6 +167,11 @@ impl Session<'_> {
 
         let (durable_sender, durable_receiver) = watch::channel(durable);
         let (event_sender, event_receiver) = mpsc::channel(QUEUED_BATCHES);
+        let (whole_sender, whole_receiver) = mpsc::channel(QUEUED_BATCHES);
+        let (hold_sender, hold_receiver) = watch::channel(vec![Hold::first(slot.confirmed_flush)]);
+        let room = (self.settings.memory / 4, self.settings.spill_directory.as_path());
+        let spool =
+            Spool::new(whole_sender, room, watermark, durable_receiver.clone(), hold_sender, self.running.clone());
         let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
         let (wanted_sender, wanted_receiver) = mpsc::unbounded_channel();
         let (taken_sender, taken_receiver) = mpsc::channel(1);
@@ -210,8 +218,9 @@ impl Session<'_> {
             stop: stop.clone(),
             staged: HashMap::new(),
         };
-        let receiving = tokio::spawn(receiver::receive(stream, event_sender, durable_receiver));
-        let assembling = tokio::spawn(assembler.run(event_receiver, taken_receiver, stop));
+        let receiving = tokio::spawn(receiver::receive(stream, event_sender, durable_receiver, hold_receiver));
+        let spooling = tokio::spawn(spool.run(event_receiver));
+        let assembling = tokio::spawn(assembler.run(whole_receiver, taken_receiver, stop));
         let adding = tokio::spawn(additions.run(wanted_receiver));
         let observing = tokio::spawn(observer.run());
         // The committer ends when the assembler has hung up, with everything published that was whole.
@@ -220,15 +229,42 @@ impl Session<'_> {
         adding.abort();
         observing.abort();
         let assembled = joined(assembling.await);
+        let spooled = joined(spooling.await);
         let received = joined(receiving.await);
         // The stage that failed first makes the others fail with a mere "stopped".
-        committed.and(assembled).and(received)
+        committed.and(assembled).and(spooled).and(received)
     }
+}
+
+/// Bytes of a transaction's changes in the source's memory from which on it is sent before it has ended, so that little of
+/// it is written to the source's disk.
+const STREAMED_FROM: (&str, &str) = ("logical_decoding_work_mem", "4MB");
+
+/// What the source's version can do (PostgreSQL manual, 55.5.1). An unknown option is an error.
+fn stream_options(major: u32, publication: &str) -> Vec<(&'static str, String)> {
+    let protocol = match major {
+        ..=14 => 2,
+        15 => 3,
+        16.. => 4,
+    };
+    let mut options = vec![
+        ("proto_version", protocol.to_string()),
+        ("publication_names", quote_identifier(publication)),
+        ("messages", "true".to_owned()),
+        ("streaming", "on".to_owned()),
+    ];
+    if major >= 15 {
+        options.push(("two_phase", "on".to_owned()));
+    }
+    options
 }
 
 /// The latest relation version of each table up to the watermark, and the tables that have no base from which their rows
 /// could be known now.
-pub(super) async fn known_tables(archive: &Archive, watermark: Lsn) -> Result<(HashMap<u32, RelationVersion>, HashSet<u32>)> {
+pub(super) async fn known_tables(
+    archive: &Archive,
+    watermark: Lsn,
+) -> Result<(HashMap<u32, RelationVersion>, HashSet<u32>)> {
     let start = archive.identity().start_lsn;
     let records = archive.relations().await?;
     let published = |record: &&RelationRecord| record.position.lsn < watermark || record.position.lsn == start;

@@ -1,5 +1,6 @@
 //! What can be set about capturing.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::{TableName, TablePattern};
@@ -19,8 +20,10 @@ pub struct CaptureSettings {
     pub capture_ddl: bool,
     /// The longest time that a committed transaction waits for others to be published with.
     pub flush_interval: Duration,
-    /// Bytes of changes in memory after which they are written.
-    pub flush_bytes: usize,
+    /// Bytes that changes may take in memory, in all stages together.
+    pub memory: usize,
+    /// Where unfinished transactions go that do not fit into it.
+    pub spill_directory: PathBuf,
     /// Connections that copy base images.
     pub copy_workers: usize,
 }
@@ -34,7 +37,8 @@ impl Default for CaptureSettings {
             set_identity_full: false,
             capture_ddl: true,
             flush_interval: Duration::from_secs(1),
-            flush_bytes: 64 << 20,
+            memory: 256 << 20,
+            spill_directory: std::env::temp_dir(),
             copy_workers: 4,
         }
     }

@@ -83,7 +83,8 @@ impl Context {
             set_identity_full: flags.set_identity_full || file.set_identity_full,
             no_ddl_capture: flags.no_ddl_capture || file.no_ddl_capture,
             flush_interval: flags.flush_interval.or(file.flush_interval),
-            flush_bytes: flags.flush_bytes.or(file.flush_bytes),
+            memory: flags.memory.or(file.memory),
+            spill_directory: flags.spill_directory.or(file.spill_directory),
             copy_workers: flags.copy_workers.or(file.copy_workers),
         }
         .settings()

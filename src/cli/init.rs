@@ -10,7 +10,7 @@ use super::context::{Context, parse_pattern};
 use super::output::{human, print_document, print_text};
 use super::progress::InitShown;
 use crate::capture::{self, InitReport};
-use crate::config::{ByteSize, CaptureConfig, Span};
+use crate::config::CaptureConfig;
 use crate::failure::Result;
 use crate::model::{Lsn, TableName, TablePattern};
 
@@ -57,7 +57,7 @@ impl InitArgs {
             || self.copy_workers.is_some()
     }
 
-    pub(super) fn config(self, flush_interval: Option<Span>, flush_bytes: Option<ByteSize>) -> CaptureConfig {
+    pub(super) fn config(self) -> CaptureConfig {
         let tables = if self.all_tables { vec!["*.*".to_owned()] } else { self.tables };
         CaptureConfig {
             tables,
@@ -65,9 +65,8 @@ impl InitArgs {
             publication: self.publication,
             set_identity_full: self.set_identity_full,
             no_ddl_capture: self.no_ddl_capture,
-            flush_interval,
-            flush_bytes,
             copy_workers: self.copy_workers,
+            ..CaptureConfig::default()
         }
     }
 }
@@ -76,7 +75,7 @@ pub(super) async fn run(context: &Context, args: InitArgs) -> Result<()> {
     if !args.add.is_empty() {
         return add(context, args).await;
     }
-    let settings = context.capture(args.config(None, None))?;
+    let settings = context.capture(args.config())?;
     let (source, store) = (context.source()?, context.store()?);
     let started = Instant::now();
     let steps = InitShown::default();
@@ -89,7 +88,7 @@ pub(super) async fn run(context: &Context, args: InitArgs) -> Result<()> {
 
 async fn add(context: &Context, args: InitArgs) -> Result<()> {
     let patterns = args.add.clone();
-    let settings = context.capture(args.config(None, None))?;
+    let settings = context.capture(args.config())?;
     let (source, archive) = (context.source()?, context.archive().await?);
     let asked = capture::add(&source, &archive, &settings, &patterns).await?;
     let deadline = Instant::now() + context.wait;

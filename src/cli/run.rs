@@ -1,15 +1,19 @@
 //! `afterimage run`.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::context::{Context, parse_point};
 use super::init::InitArgs;
+use super::output::human;
 use super::progress::{InitShown, RunShown};
 use crate::archive::Archive;
-use crate::capture::{self, Outcome};
-use crate::config::{ByteSize, Span};
+use crate::capture::{self, Outcome, Running, RunningTransaction};
+use crate::config::{ByteSize, CaptureConfig, Span};
 use crate::failure::{Failure, Result};
 use crate::history::source_position;
 use crate::model::{Lsn, Point};
@@ -23,16 +27,25 @@ pub(super) struct RunArgs {
     /// The longest time that a committed transaction waits to be published; 1s by default
     #[arg(long, value_name = "DURATION")]
     flush_interval: Option<Span>,
-    /// Changes in memory after which they are written; 64MB by default
+    /// Memory that changes may take before they are written; 256MB by default
     #[arg(long, value_name = "SIZE")]
-    flush_bytes: Option<ByteSize>,
+    memory: Option<ByteSize>,
+    /// Where unfinished transactions go that do not fit into it; the system's temporary directory by default
+    #[arg(long, value_name = "DIRECTORY")]
+    spill_directory: Option<PathBuf>,
     #[command(flatten)]
     init: InitArgs,
 }
 
 pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let only_for_init = args.init.is_given();
-    let settings = context.capture(args.init.config(args.flush_interval, args.flush_bytes))?;
+    let config = CaptureConfig {
+        flush_interval: args.flush_interval,
+        memory: args.memory,
+        spill_directory: args.spill_directory,
+        ..args.init.config()
+    };
+    let settings = context.capture(config)?;
     let (source, store) = (context.source()?, context.store()?);
     if Archive::find(&store).await?.is_none() {
         let steps = InitShown::default();
@@ -52,12 +65,42 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         // Dropping the sender would look like the end of the program.
         stopper.closed().await;
     });
-    let outcome = capture::run(&source, &store, &settings, until, stop, &RunShown).await?;
+    let (running, in_progress) = watch::channel(Running::default());
+    tokio::spawn(tell_of_large(in_progress));
+    let outcome = capture::run(&source, &store, &settings, until, stop, running, &RunShown).await?;
     match outcome {
         Outcome::Stopped => tracing::info!("stopped"),
         Outcome::Reached => tracing::info!("the archive has everything up to {}", until.unwrap_or(Lsn::ZERO)),
     }
     Ok(())
+}
+
+/// How often a large transaction that goes on is told of.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// Changes from which on a transaction is large.
+const LARGE: u64 = 100_000;
+
+/// Tells of transactions that have changed much and have not committed yet.
+async fn tell_of_large(mut in_progress: watch::Receiver<Running>) {
+    while in_progress.changed().await.is_ok() {
+        let running = Running::clone(&in_progress.borrow_and_update());
+        let changes = |one: &RunningTransaction| one.tables.iter().map(|(_, counts)| counts.total()).sum::<u64>();
+        let large: Vec<&RunningTransaction> = running.iter().filter(|one| changes(one) >= LARGE).collect();
+        for one in &large {
+            let most = one.tables.iter().max_by_key(|(_, counts)| counts.total());
+            let most = most.map_or(String::new(), |(table, counts)| format!(", {} of them in {table}", counts.total()));
+            tracing::info!(
+                "transaction {} is in progress: {} changes{most}, {} in files",
+                one.xid,
+                changes(one),
+                human::bytes(one.spilled)
+            );
+        }
+        if !large.is_empty() {
+            tokio::time::sleep(TOLD_EVERY).await;
+        }
+    }
 }
 
 async fn target(source: &Source, point: Point) -> Result<Lsn> {

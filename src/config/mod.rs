@@ -47,8 +47,10 @@ pub struct CaptureConfig {
     pub no_ddl_capture: bool,
     /// The longest time that a committed transaction waits to be published: "1s" by default.
     pub flush_interval: Option<Span>,
-    /// Changes in memory after which they are written: "64MB" by default.
-    pub flush_bytes: Option<ByteSize>,
+    /// Memory that changes may take before they are written: "256MB" by default.
+    pub memory: Option<ByteSize>,
+    /// Where unfinished transactions go that do not fit into it: the system's temporary directory by default.
+    pub spill_directory: Option<PathBuf>,
     /// Connections that copy base images: 4 by default.
     pub copy_workers: Option<usize>,
 }
@@ -123,7 +125,8 @@ impl CaptureConfig {
             set_identity_full: self.set_identity_full,
             capture_ddl: !self.no_ddl_capture,
             flush_interval: self.flush_interval.map_or(default.flush_interval, |span| span.0),
-            flush_bytes: self.flush_bytes.map_or(default.flush_bytes, |size| size.0 as usize),
+            memory: self.memory.map_or(default.memory, |size| size.0 as usize),
+            spill_directory: self.spill_directory.clone().unwrap_or(default.spill_directory),
             copy_workers,
         })
     }
@@ -142,10 +145,10 @@ mod tests {
 
     #[test]
     fn quantities_are_read() {
-        let config = Config::parse("[capture]\nflush_interval = \"250ms\"\nflush_bytes = \"8MB\"\n").unwrap();
+        let config = Config::parse("[capture]\nflush_interval = \"250ms\"\nmemory = \"8MB\"\n").unwrap();
         let settings = config.capture.settings().unwrap();
         assert_eq!(settings.flush_interval, std::time::Duration::from_millis(250));
-        assert_eq!(settings.flush_bytes, 8 << 20);
+        assert_eq!(settings.memory, 8 << 20);
     }
 
     #[test]

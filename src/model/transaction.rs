@@ -1,7 +1,7 @@
 //! What the archive keeps about whole transactions.
 
 use std::collections::BTreeMap;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, SubAssign};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,15 @@ impl AddAssign for OperationCounts {
         self.update += other.update;
         self.delete += other.delete;
         self.truncate += other.truncate;
+    }
+}
+
+impl SubAssign for OperationCounts {
+    fn sub_assign(&mut self, other: Self) {
+        self.insert -= other.insert;
+        self.update -= other.update;
+        self.delete -= other.delete;
+        self.truncate -= other.truncate;
     }
 }
 

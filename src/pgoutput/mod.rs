@@ -9,7 +9,7 @@ mod tests;
 
 use std::str;
 
-use crate::model::{Lsn, Xid};
+use crate::model::{Lsn, Operation, Xid};
 
 /// Why bytes are not a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,7 +139,7 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// Decodes one message of a stream without in-progress transactions.
+/// Decodes one message of a whole transaction, or of none.
 ///
 /// # Errors
 /// [`DecodeError`] on anything that is not exactly one message.
@@ -179,6 +179,140 @@ pub fn decode(bytes: &[u8]) -> Result<Message<'_>, DecodeError> {
         other => return Err(DecodeError::UnknownKind(other.into())),
     };
     if rest.bytes.is_empty() { Ok(message) } else { Err(DecodeError::TrailingBytes(rest.bytes.len())) }
+}
+
+/// What bounds the parts of a transaction that is sent before its end, or that ends in two phases (protocol versions 2
+/// to 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control<'a> {
+    /// Messages of this transaction follow, each with the number of its subtransaction, up to [`Control::StreamStop`].
+    StreamStart {
+        xid: Xid,
+    },
+    StreamStop,
+    StreamCommit(End),
+    /// What a subtransaction sent is void; all of it where both numbers are the same.
+    StreamAbort {
+        xid: Xid,
+        subxid: Xid,
+    },
+    /// Messages of a transaction that is being prepared follow, up to [`Control::Prepare`].
+    BeginPrepare {
+        prepare_lsn: Lsn,
+        xid: Xid,
+    },
+    Prepare {
+        xid: Xid,
+    },
+    /// The same for a transaction that was sent before.
+    StreamPrepare {
+        prepare_lsn: Lsn,
+        xid: Xid,
+    },
+    CommitPrepared {
+        end: End,
+        /// The name that the application gave it.
+        gid: &'a str,
+    },
+    RollbackPrepared {
+        xid: Xid,
+    },
+}
+
+/// Where and when a transaction was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    pub xid: Xid,
+    pub commit_lsn: Lsn,
+    pub end_lsn: Lsn,
+    /// Microseconds since 2000-01-01 UTC.
+    pub time: i64,
+}
+
+/// Decodes a message that is no part of a transaction's content; `None` where it is one for [`decode`].
+///
+/// # Errors
+/// [`DecodeError`] where it is cut short. A newer server may say more at the end.
+pub fn control(bytes: &[u8]) -> Result<Option<Control<'_>>, DecodeError> {
+    let mut rest = Cursor { bytes };
+    let control = match rest.u8()? {
+        b'S' => Control::StreamStart { xid: rest.u32()? },
+        b'E' => Control::StreamStop,
+        b'c' => {
+            let xid = rest.u32()?;
+            rest.u8()?;
+            let (commit_lsn, end_lsn, time) = (rest.lsn()?, rest.lsn()?, rest.i64()?);
+            Control::StreamCommit(End { xid, commit_lsn, end_lsn, time })
+        }
+        b'A' => Control::StreamAbort { xid: rest.u32()?, subxid: rest.u32()? },
+        b'b' => {
+            let (prepare_lsn, _, _) = (rest.lsn()?, rest.lsn()?, rest.i64()?);
+            Control::BeginPrepare { prepare_lsn, xid: rest.u32()? }
+        }
+        kind @ (b'P' | b'p') => {
+            rest.u8()?;
+            let (prepare_lsn, _, _) = (rest.lsn()?, rest.lsn()?, rest.i64()?);
+            let xid = rest.u32()?;
+            if kind == b'P' { Control::Prepare { xid } } else { Control::StreamPrepare { prepare_lsn, xid } }
+        }
+        b'K' => {
+            rest.u8()?;
+            let (commit_lsn, end_lsn, time, xid) = (rest.lsn()?, rest.lsn()?, rest.i64()?, rest.u32()?);
+            Control::CommitPrepared { end: End { xid, commit_lsn, end_lsn, time }, gid: rest.text()? }
+        }
+        b'r' => {
+            rest.u8()?;
+            let _ = (rest.lsn()?, rest.lsn()?, rest.i64()?, rest.i64()?);
+            Control::RollbackPrepared { xid: rest.u32()? }
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(control))
+}
+
+/// Takes the number of the subtransaction out of a message between [`Control::StreamStart`] and
+/// [`Control::StreamStop`]: what is left is the kind and the rest of the message for [`decode`].
+///
+/// # Errors
+/// [`DecodeError::Short`].
+pub fn streamed(bytes: &[u8]) -> Result<(Xid, u8, &[u8]), DecodeError> {
+    let mut rest = Cursor { bytes };
+    let (kind, xid) = (rest.u8()?, rest.u32()?);
+    Ok((xid, kind, rest.bytes))
+}
+
+/// The messages with which [`decode`] expects a transaction to begin and to end.
+pub fn bounds(end: &End) -> ([u8; 21], [u8; 26]) {
+    let (mut begin, mut commit) = ([0; 21], [0; 26]);
+    begin[0] = b'B';
+    begin[1..9].copy_from_slice(&end.commit_lsn.0.to_be_bytes());
+    begin[9..17].copy_from_slice(&end.time.to_be_bytes());
+    begin[17..21].copy_from_slice(&end.xid.to_be_bytes());
+    commit[0] = b'C';
+    commit[2..10].copy_from_slice(&end.commit_lsn.0.to_be_bytes());
+    commit[10..18].copy_from_slice(&end.end_lsn.0.to_be_bytes());
+    commit[18..26].copy_from_slice(&end.time.to_be_bytes());
+    (begin, commit)
+}
+
+/// Gives each relation whose rows a message changes, without decoding the rows. `rest` is what follows the kind.
+pub fn changed(kind: u8, rest: &[u8], mut each: impl FnMut(u32, Operation)) {
+    let mut cursor = Cursor { bytes: rest };
+    let operation = match kind {
+        b'I' => Operation::Insert,
+        b'U' => Operation::Update,
+        b'D' => Operation::Delete,
+        b'T' => {
+            if let Ok(Message::Truncate { relations, .. }) = cursor.truncate() {
+                relations.into_iter().for_each(|oid| each(oid, Operation::Truncate));
+            }
+            return;
+        }
+        _ => return,
+    };
+    if let Ok(oid) = cursor.u32() {
+        each(oid, operation);
+    }
 }
 
 /// The bytes not yet read.

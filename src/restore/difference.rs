@@ -323,7 +323,8 @@ impl Difference {
         let objects = self.live.columns.iter().filter(|column| column.names_objects).map(|column| column.name.clone());
         let objects: Vec<String> = objects.collect();
         if written && !objects.is_empty() {
-            let text = format!("large objects are not archived, and may be gone where these name them: {}", list(&objects));
+            let text =
+                format!("large objects are not archived, and may be gone where these name them: {}", list(&objects));
             notes.push(Note::about(&self.name, text));
         }
         if self.counts.update > 0 && self.compared().len() < self.columns.len() {

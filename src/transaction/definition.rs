@@ -176,11 +176,9 @@ impl Definition {
     /// constant for all of them.
     pub fn was_filled_in(&self, column: i16) -> bool {
         let found = self.described.columns.iter().find(|known| known.number == column);
-        found.is_some_and(|column| {
-            match column.generated {
-                Some(_) => !column.left_out,
-                None => column.missing.is_none() && (column.default.is_some() || column.identity.is_some()),
-            }
+        found.is_some_and(|column| match column.generated {
+            Some(_) => !column.left_out,
+            None => column.missing.is_none() && (column.default.is_some() || column.identity.is_some()),
         })
     }
 

@@ -1,10 +1,11 @@
 //! From messages to whole committed transactions.
 //!
-//! Protocol version 1 sends a transaction when it has committed, whole and with its commit LSN in
-//! front, so assembling needs no buffer: a change can go on to its table as soon as it arrives, and
-//! becomes visible only when the archive's watermark passes the transaction's end.
+//! A committed transaction comes whole and with its commit LSN in front, so assembling needs no buffer: a change can go on
+//! to its table as soon as it arrives, and becomes visible only when the archive's watermark passes the transaction's end.
+//! One that is sent while it runs is kept as [`InProgress`] until it has committed, and then comes like any other.
 
 mod definition;
+mod in_progress;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ use crate::model::{
     Commit, DdlRecord, LogicalMessage, Lsn, Mark, Operation, OperationCounts, Position, RestoreRecord, SequenceSample,
     TableName, Transaction, Xid,
 };
+
+pub use in_progress::{InProgress, Records};
 
 pub use definition::{
     Cover, DDL_PREFIX, DdlMessage, Definition, END_PREFIX, OBSERVED, ROW_PREFIX, RelationNow, Rows, told_row,

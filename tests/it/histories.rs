@@ -53,6 +53,9 @@ async fn histories(release: Release) {
 async fn history(release: Release, seed: u64) {
     let directory = Directory::new();
     let database = Database::create(postgres(release)).await;
+    if release == Release::Eighteen {
+        database.send_at_once().await;
+    }
     let site = Site::local(&database, &directory);
     let client = database.connect().await;
     let mut world = World { random: StdRng::seed_from_u64(seed), names: 0, done: Vec::new() };

@@ -38,6 +38,9 @@ async fn kill_at_random_moments(release: Release) {
     let mut random = StdRng::seed_from_u64(seed);
     let directory = Directory::new();
     let database = Database::create(postgres(release)).await;
+    if release == Release::Eighteen {
+        database.send_at_once().await;
+    }
     Load::prepare(&database).await;
     let site = Site::local(&database, &directory);
     let load = Load::start(&database, seed, SESSIONS);

@@ -8,6 +8,7 @@ mod definitions;
 mod demo;
 mod dependencies;
 mod histories;
+mod in_progress;
 mod init;
 mod interruptions;
 mod kill;

@@ -5,7 +5,7 @@ CREATE SCHEMA IF NOT EXISTS {schema};
 REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
 COMMENT ON SCHEMA {schema} IS 'Afterimage: DDL capture. DROP SCHEMA {schema} CASCADE removes all of it.';
 
-CREATE OR REPLACE FUNCTION {schema}.installation() RETURNS text LANGUAGE sql IMMUTABLE AS $sql$ SELECT {version}::text $sql$;
+CREATE OR REPLACE FUNCTION {schema}.installation() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $sql$ SELECT {version}::text $sql$;
 
 -- In PL/pgSQL like all that follows: a session plans its queries once, where SQL functions plan theirs at every call.
 CREATE OR REPLACE FUNCTION {schema}.describe(oid) RETURNS jsonb LANGUAGE plpgsql STABLE

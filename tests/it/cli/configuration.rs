@@ -23,7 +23,7 @@ fn a_mistake_is_named_with_its_place() {
         ("[capture]\ntables = 'public.*'\n", "line 2, column 10: ", "expected a sequence"),
         ("[capture]\nflush_interval = 1\n", "line 2, column 18: ", "expected a string"),
         ("[capture]\nflush_interval = '5 parsecs'\n", "line 2, column 18: ", "write 250ms, 1s"),
-        ("[capture]\nflush_bytes = '0MB'\n", "line 2, column 15: ", "is not a size"),
+        ("[capture]\nmemory = '0MB'\n", "line 2, column 10: ", "is not a size"),
         ("[capture]\ncopy_workers = -1\n", "line 2, column 16: ", ""),
         ("[capture]\nset_identity_full = 'yes'\n", "line 2, column 21: ", "expected a boolean"),
         ("archive = 'a'\narchive = 'b'\n", "line 2, column 1: ", "duplicate key"),

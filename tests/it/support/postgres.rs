@@ -41,6 +41,7 @@ impl Release {
             .set("max_wal_senders", 120)
             .set("max_replication_slots", 120)
             .set("max_worker_processes", 16)
+            .set("max_prepared_transactions", 20)
             .set("track_commit_timestamp", "on")
             .set("shared_buffers", "64MB")
             .set("fsync", "off")
@@ -89,6 +90,12 @@ impl Database {
         let administrator = connect(&server.url("postgres")).await;
         administrator.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 {options}")).await.unwrap();
         Database { url: server.url(&name), bin_dir: server.bin_dir().to_owned(), name }
+    }
+
+    /// From version 16 on: changes are sent as soon as they are decoded, while their transaction goes on.
+    pub(crate) async fn send_at_once(&self) {
+        let database = &self.name;
+        self.run(&format!("ALTER DATABASE {database} SET debug_logical_replication_streaming = immediate")).await;
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -1,0 +1,427 @@
+//! Keeps transactions that are sent before they have ended, and hands them on whole, at their place in commit order.
+//!
+//! The next stage sees what a server without in-progress transactions would have sent (PostgreSQL manual, 55.5,
+//! "Streaming Replication Protocol", versions 2 to 4): a transaction begins with where it was committed, and nothing of it
+//! was rolled back. What does not fit into the memory for it goes into files without a name, which are gone with the
+//! process.
+//!
+//! A transaction that was prepared is sent again after a restart only from before its PREPARE on, so while its fate is open
+//! nothing behind that may be acknowledged.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+
+use super::receiver::EventBatch;
+use crate::archive::DurableLsn;
+use crate::failure::{Failure, Result};
+use crate::model::{Lsn, OperationCounts, TableName, Xid};
+use crate::pgoutput::{self, Control, DecodeError, End, Message};
+use crate::postgres::StreamEvent;
+use crate::transaction::{InProgress, Records};
+
+/// Bytes that are read from a file at once.
+const PIECE: usize = 1 << 20;
+
+/// Messages handed on at once when a transaction is complete.
+const BATCH_EVENTS: usize = 2048;
+
+/// A transaction that has not ended, as far as the source has sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningTransaction {
+    pub xid: Xid,
+    /// What it changed so far, by table.
+    pub tables: Vec<(TableName, OperationCounts)>,
+    /// It was prepared: it can be committed by anybody at any time.
+    pub prepared: bool,
+    /// Bytes of it in files.
+    pub spilled: u64,
+}
+
+/// What the source has sent of transactions that have not ended.
+pub type Running = Arc<[RunningTransaction]>;
+
+/// Where an acknowledgement must stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hold {
+    xid: Xid,
+    /// Where the transaction was prepared.
+    from: Lsn,
+    /// It is over when this is durable.
+    until: Option<Lsn>,
+}
+
+impl Hold {
+    /// The hold of a session that begins where the slot stands: what was prepared since may have to come again.
+    pub(super) fn first(from: Lsn) -> Hold {
+        Hold { xid: 0, from, until: None }
+    }
+
+    fn is_first(&self) -> bool {
+        self.xid == 0
+    }
+}
+
+/// How far `durable` may be acknowledged.
+pub(super) fn acknowledgeable(durable: DurableLsn, holds: &[Hold]) -> DurableLsn {
+    let open = holds.iter().filter(|hold| hold.until.is_none_or(|until| durable.lsn() < until));
+    open.map(|hold| hold.from).min().map_or(durable, |from| durable.at_most(from))
+}
+
+/// See the module's documentation.
+pub(super) struct Spool {
+    out: mpsc::Sender<EventBatch>,
+    /// Everything below is in the archive.
+    resume: Lsn,
+    /// The source has sent everything below.
+    arrived: bool,
+    /// Bytes of unfinished transactions in memory, at most.
+    memory: usize,
+    directory: PathBuf,
+    holds: watch::Sender<Vec<Hold>>,
+    durable: watch::Receiver<DurableLsn>,
+    running: watch::Sender<Running>,
+    transactions: HashMap<Xid, Spooled>,
+    /// The transaction whose messages come now.
+    open: Option<Open>,
+    /// Names of relations that unfinished transactions changed.
+    names: HashMap<u32, TableName>,
+    /// What transactions that came in parts said of relations, and the next stage has not been told: it may never have to,
+    /// since what they said may have been rolled back.
+    untold: HashMap<u32, Bytes>,
+    batch: EventBatch,
+}
+
+/// How the messages of the transaction that comes now look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Open {
+    /// With the number of the subtransaction.
+    Streamed(Xid),
+    /// As in a whole transaction.
+    Preparing(Xid),
+}
+
+#[derive(Debug, Default)]
+struct Spooled {
+    content: InProgress,
+    file: Option<Arc<File>>,
+    prepared: bool,
+}
+
+impl Spool {
+    pub(super) fn new(
+        out: mpsc::Sender<EventBatch>,
+        (memory, directory): (usize, &Path),
+        resume: Lsn,
+        durable: watch::Receiver<DurableLsn>,
+        holds: watch::Sender<Vec<Hold>>,
+        running: watch::Sender<Running>,
+    ) -> Spool {
+        Spool {
+            out,
+            resume,
+            arrived: false,
+            memory,
+            directory: directory.to_owned(),
+            holds,
+            durable,
+            running,
+            transactions: HashMap::new(),
+            open: None,
+            names: HashMap::new(),
+            untold: HashMap::new(),
+            batch: EventBatch::new(),
+        }
+    }
+
+    /// Works until the source's stream ends or the next stage hangs up.
+    ///
+    /// # Errors
+    /// Transient where there is no room for what does not fit into memory.
+    pub(super) async fn run(mut self, mut events: mpsc::Receiver<EventBatch>) -> Result<()> {
+        while let Some(batch) = events.recv().await {
+            for event in batch {
+                match event {
+                    StreamEvent::WalData { start, body, .. } => {
+                        self.arrived_at(start);
+                        self.message(body).await?;
+                    }
+                    other => {
+                        if let StreamEvent::Keepalive { end, .. } = &other {
+                            self.arrived_at(*end);
+                        }
+                        self.batch.push(other);
+                    }
+                }
+            }
+            self.show();
+            self.spill().await?;
+            if !self.hand_on().await {
+                break;
+            }
+        }
+        // Nobody is in progress any more for whoever looks.
+        self.running.send_replace(Running::default());
+        Ok(())
+    }
+
+    /// False where nobody wants more.
+    async fn hand_on(&mut self) -> bool {
+        let batch = std::mem::take(&mut self.batch);
+        batch.is_empty() || self.out.send(batch).await.is_ok()
+    }
+
+    async fn message(&mut self, body: Bytes) -> Result<()> {
+        if let Some(control) = pgoutput::control(&body).map_err(malformed)? {
+            return self.control(control).await;
+        }
+        match self.open {
+            None => self.pass(body),
+            Some(Open::Streamed(xid)) => {
+                let (subxid, kind, rest) = pgoutput::streamed(&body).map_err(malformed)?;
+                self.keep(xid, subxid, kind, rest);
+            }
+            Some(Open::Preparing(xid)) => {
+                if let Some((kind, rest)) = body.split_first() {
+                    self.keep(xid, xid, *kind, rest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, xid: Xid, subxid: Xid, kind: u8, rest: &[u8]) {
+        if kind == b'R' {
+            self.name(rest);
+        }
+        self.transactions.entry(xid).or_default().content.push(subxid, kind, rest);
+    }
+
+    fn name(&mut self, rest: &[u8]) {
+        let message = [b"R", rest].concat();
+        if let Ok(Message::Relation(relation)) = pgoutput::decode(&message) {
+            self.names.insert(relation.oid, TableName::new(relation.schema, relation.name));
+        }
+    }
+
+    /// Hands a message on. What it needs to be understood goes before it.
+    fn pass(&mut self, body: Bytes) {
+        if let Some((kind, rest)) = body.split_first()
+            && !self.untold.is_empty()
+        {
+            if *kind == b'R' {
+                rest.first_chunk().map(|oid| self.untold.remove(&u32::from_be_bytes(*oid)));
+            }
+            let (untold, batch) = (&mut self.untold, &mut self.batch);
+            pgoutput::changed(*kind, rest, |oid, _| batch.extend(untold.remove(&oid).map(plain)));
+        }
+        self.batch.push(plain(body));
+    }
+
+    async fn control(&mut self, control: Control<'_>) -> Result<()> {
+        match control {
+            Control::StreamStart { xid } => {
+                self.open = Some(Open::Streamed(xid));
+                self.transactions.entry(xid).or_default();
+            }
+            Control::StreamStop | Control::Prepare { .. } => {
+                if let Some(Open::Preparing(xid)) = self.open.take()
+                    && let Some(transaction) = self.transactions.get_mut(&xid)
+                {
+                    transaction.prepared = true;
+                }
+            }
+            Control::StreamAbort { xid, subxid } if xid == subxid => drop(self.transactions.remove(&xid)),
+            Control::StreamAbort { xid, subxid } => {
+                if let Some(transaction) = self.transactions.get_mut(&xid) {
+                    transaction.content.abort(subxid);
+                }
+            }
+            Control::BeginPrepare { prepare_lsn, xid } => {
+                self.hold(xid, prepare_lsn);
+                self.open = Some(Open::Preparing(xid));
+                // What came of it in parts before is what it was then.
+                self.transactions.insert(xid, Spooled::default());
+            }
+            Control::StreamPrepare { prepare_lsn, xid } => {
+                self.hold(xid, prepare_lsn);
+                self.transactions.entry(xid).or_default().prepared = true;
+            }
+            Control::StreamCommit(end) => self.commit(end).await?,
+            Control::CommitPrepared { end, gid } => {
+                if !self.transactions.contains_key(&end.xid) && end.commit_lsn >= self.resume {
+                    return Err(Failure::failed(format!(
+                        "the source committed the prepared transaction {gid:?} without having sent it"
+                    )));
+                }
+                self.commit(end).await?;
+                self.release(end);
+            }
+            Control::RollbackPrepared { xid } => {
+                self.transactions.remove(&xid);
+                self.holds.send_modify(|holds| holds.retain(|hold| hold.xid != xid || hold.until.is_some()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the first hold when the source has sent everything that is in the archive, and so all that was prepared before.
+    fn arrived_at(&mut self, lsn: Lsn) {
+        if !self.arrived && lsn >= self.resume {
+            self.arrived = true;
+            self.holds.send_modify(|holds| holds.retain(|hold| !hold.is_first()));
+        }
+    }
+
+    fn hold(&mut self, xid: Xid, from: Lsn) {
+        let durable = self.durable.borrow().lsn();
+        self.holds.send_modify(|holds| {
+            holds.retain(|hold| hold.until.is_none_or(|until| durable < until));
+            holds.push(Hold { xid, from, until: None });
+        });
+    }
+
+    fn release(&mut self, end: End) {
+        self.holds.send_modify(|holds| {
+            for hold in holds.iter_mut().filter(|hold| hold.xid == end.xid && hold.until.is_none()) {
+                hold.until = Some(end.end_lsn);
+            }
+        });
+    }
+
+    /// Hands a whole transaction on, without what was rolled back.
+    async fn commit(&mut self, end: End) -> Result<()> {
+        let Some(mut transaction) = self.transactions.remove(&end.xid) else { return Ok(()) };
+        if end.commit_lsn < self.resume {
+            return Ok(());
+        }
+        let (begin, commit) = pgoutput::bounds(&end);
+        self.batch.push(plain(Bytes::copy_from_slice(&begin)));
+        let memory = transaction.content.take();
+        let mut records = Records::default();
+        if let Some(file) = &transaction.file {
+            rewind(file).map_err(|error| self.unreadable(&error))?;
+            while let Some(piece) = read(file).await.map_err(|error| self.unreadable(&error))? {
+                records.add(piece);
+                if !self.pass_records(&mut records, &transaction.content).await {
+                    return Ok(());
+                }
+            }
+        }
+        for piece in memory {
+            records.add(piece.into());
+            if !self.pass_records(&mut records, &transaction.content).await {
+                return Ok(());
+            }
+        }
+        if !records.is_empty() {
+            return Err(Failure::failed(format!("what was kept of transaction {} is not whole", end.xid)));
+        }
+        self.batch.push(plain(Bytes::copy_from_slice(&commit)));
+        Ok(())
+    }
+
+    /// False where nobody wants more.
+    async fn pass_records(&mut self, records: &mut Records, transaction: &InProgress) -> bool {
+        for (subxid, message) in records {
+            if message.first() == Some(&b'R') {
+                // The source takes it for told, even if the subtransaction that needed it was rolled back.
+                message[1..].first_chunk().map(|oid| self.untold.insert(u32::from_be_bytes(*oid), message.clone()));
+            } else if !transaction.is_void(subxid) {
+                self.pass(message);
+            }
+            if self.batch.len() >= BATCH_EVENTS && !self.hand_on().await {
+                return false;
+            }
+        }
+        self.hand_on().await
+    }
+
+    /// Moves the largest transactions into files until the rest fits.
+    async fn spill(&mut self) -> Result<()> {
+        let mut held: usize = self.transactions.values().map(|transaction| transaction.content.memory()).sum();
+        while held > self.memory {
+            let largest = self.transactions.values_mut().max_by_key(|transaction| transaction.content.memory());
+            let Some(largest) = largest else { break };
+            held -= largest.content.memory();
+            let written = largest.write(&self.directory).await;
+            written.map_err(|error| self.no_room(&error))?;
+        }
+        Ok(())
+    }
+
+    fn no_room(&self, error: &std::io::Error) -> Failure {
+        let spilled: u64 = self.transactions.values().map(|transaction| transaction.content.taken()).sum();
+        Failure::transient(format!(
+            "unfinished transactions do not fit into {}, which holds {spilled} bytes of them: {error}",
+            self.directory.display()
+        ))
+        .remedy(
+            "make room there, or name another directory with --spill-directory; it is tried again from the watermark",
+        )
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> Failure {
+        Failure::transient(format!("reading from {}: {error}", self.directory.display()))
+            .remedy("the source sends the transaction again")
+    }
+
+    /// Shows what is in progress to whoever looks.
+    fn show(&self) {
+        if self.transactions.is_empty() && self.running.borrow().is_empty() {
+            return;
+        }
+        let shown = self.transactions.iter().map(|(xid, transaction)| {
+            let named = |(oid, counts)| self.names.get(&oid).map(|name| (name.clone(), counts));
+            RunningTransaction {
+                xid: *xid,
+                tables: transaction.content.counts().filter_map(named).collect(),
+                prepared: transaction.prepared,
+                spilled: transaction.content.taken(),
+            }
+        });
+        self.running.send_replace(shown.collect());
+    }
+}
+
+impl Spooled {
+    async fn write(&mut self, directory: &Path) -> std::io::Result<()> {
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => Arc::clone(self.file.insert(Arc::new(tempfile::tempfile_in(directory)?))),
+        };
+        let pieces = self.content.take();
+        spawn_blocking(move || pieces.iter().try_for_each(|piece| (&*file).write_all(piece))).await?
+    }
+}
+
+fn rewind(file: &Arc<File>) -> std::io::Result<()> {
+    (&**file).rewind()
+}
+
+/// The next piece of a file; `None` at its end.
+async fn read(file: &Arc<File>) -> std::io::Result<Option<Bytes>> {
+    let file = Arc::clone(file);
+    spawn_blocking(move || {
+        let mut piece = BytesMut::zeroed(PIECE);
+        let read = (&*file).read(&mut piece)?;
+        piece.truncate(read);
+        Ok((read > 0).then(|| piece.freeze()))
+    })
+    .await?
+}
+
+/// A message as the next stage looks at it: only its content counts.
+fn plain(body: Bytes) -> StreamEvent {
+    StreamEvent::WalData { start: Lsn::ZERO, end: Lsn::ZERO, sent: 0, body }
+}
+
+fn malformed(error: DecodeError) -> Failure {
+    Failure::failed(format!("the source's stream: {error}"))
+}
