@@ -59,7 +59,6 @@ pub(super) struct Assembler {
     resume: Lsn,
     targets: HashMap<u32, Target>,
     open: Option<OpenTransaction>,
-    skipping: bool,
     bytes_since_look: usize,
     pending: Publication,
     /// What was published last.
@@ -102,7 +101,6 @@ impl Assembler {
             resume,
             targets: HashMap::new(),
             open: None,
-            skipping: false,
             bytes_since_look: 0,
             pending: Publication { end: resume, ..Publication::default() },
             published: resume,
@@ -204,7 +202,6 @@ impl Assembler {
             pgoutput::decode(body).map_err(|error| Failure::failed(format!("the source's stream: {error}")))?;
         match message {
             Message::Begin { commit_lsn, time, xid } => {
-                self.skipping = commit_lsn < self.resume;
                 self.open = Some(OpenTransaction::new(commit_lsn, xid, time));
             }
             Message::Commit { commit_lsn, end_lsn, time } => return self.commit(commit_lsn, end_lsn, time).await,
@@ -227,7 +224,6 @@ impl Assembler {
                     self.change(relation, Operation::Truncate, None, None)?;
                 }
             }
-            Message::Logical { transactional: true, .. } if self.skipping => {}
             Message::Logical { transactional: true, prefix, content, .. } => {
                 return self.transactional_message(prefix, content).await;
             }
@@ -246,9 +242,6 @@ impl Assembler {
         old: Option<&OldTuple<'_>>,
         new: Option<&Tuple<'_>>,
     ) -> Result<()> {
-        if self.skipping {
-            return Ok(());
-        }
         let target = self.targets.get_mut(&oid);
         let target =
             target.ok_or_else(|| Failure::failed(format!("the source sent a change of the unknown relation {oid}")))?;
@@ -377,9 +370,6 @@ impl Assembler {
 
     async fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn, time: i64) -> Result<()> {
         let open = self.open.take().ok_or_else(|| Failure::failed("the source sent a commit outside a transaction"))?;
-        if std::mem::take(&mut self.skipping) {
-            return Ok(());
-        }
         let committed = open.commit(commit_lsn, end_lsn)?;
         self.note_newcomers(commit_lsn);
         self.pending.transactions.push(committed.transaction);

@@ -15,7 +15,7 @@ use super::observer::Observer;
 use super::receiver;
 use super::settings::CaptureSettings;
 use super::source_check;
-use super::spool::{Hold, Running, Spool};
+use super::spool::{Hold, Running, Spool, Streaming};
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, RelationEvent, RelationRecord, RelationVersion, quote_identifier};
@@ -74,16 +74,20 @@ pub async fn run(
     loop {
         let started = tokio::time::Instant::now();
         let running = running.clone();
+        let whole_up_to = course.streaming.whole_up_to();
         let session = Session { source, store, settings, until, patience, interrupted, running, events };
         match session.run(&mut course, stop.clone()).await {
             Ok(()) if *stop.borrow() => return Ok(Outcome::Stopped),
             Ok(()) => return Ok(Outcome::Reached),
+            Err(failure) if failure.is_transient() && course.streaming.whole_up_to() != whole_up_to => {
+                tracing::debug!("another session: {failure}");
+            }
             Err(failure) if failure.is_transient() => {
                 if started.elapsed() > Duration::from_secs(60) {
                     backoff.reset();
                 }
                 // What was mended is said when it breaks again.
-                interrupted &= !std::mem::take(&mut course.streaming);
+                interrupted &= !std::mem::take(&mut course.streamed);
                 if !std::mem::replace(&mut interrupted, true) {
                     events.interrupted(&failure);
                 }
@@ -108,7 +112,9 @@ struct Course {
     /// The epoch of our latest claim of the archive.
     claimed: Option<i64>,
     /// The latest session got as far as to stream.
-    streaming: bool,
+    streamed: bool,
+    /// Whether the next one gets transactions that have not ended.
+    streaming: Streaming,
 }
 
 /// One connection's worth of archiving.
@@ -144,7 +150,8 @@ impl Session<'_> {
         require_whole(&slot, watermark)?;
         let (setting, value) = STREAMED_FROM;
         let replication = ReplicationConnection::connect(&self.source.with_setting(setting, value)).await?;
-        let options = stream_options(replication.server_major(), &identity.publication);
+        let in_parts = course.streaming.whole_up_to() <= watermark;
+        let options = stream_options(replication.server_major(), &identity.publication, in_parts);
         // From where the slot is acknowledged: what is in the archive beyond is dropped when it comes again, and what was
         // prepared before and committed after must come again.
         let stream = replication.start_replication(&identity.slot, Lsn::ZERO, &options).await?;
@@ -162,7 +169,7 @@ impl Session<'_> {
         } else {
             self.events.streaming(watermark);
         }
-        course.streaming = true;
+        course.streamed = true;
         let (known, unseen) = known_tables(&archive, watermark).await?;
 
         let (durable_sender, durable_receiver) = watch::channel(durable);
@@ -170,8 +177,15 @@ impl Session<'_> {
         let (whole_sender, whole_receiver) = mpsc::channel(QUEUED_BATCHES);
         let (hold_sender, hold_receiver) = watch::channel(vec![Hold::first(slot.confirmed_flush)]);
         let room = (self.settings.memory / 4, self.settings.spill_directory.as_path());
-        let spool =
-            Spool::new(whole_sender, room, watermark, durable_receiver.clone(), hold_sender, self.running.clone());
+        let spool = Spool::new(
+            whole_sender,
+            room,
+            course.streaming.clone(),
+            watermark,
+            durable_receiver.clone(),
+            hold_sender,
+            self.running.clone(),
+        );
         let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
         let (wanted_sender, wanted_receiver) = mpsc::unbounded_channel();
         let (taken_sender, taken_receiver) = mpsc::channel(1);
@@ -241,7 +255,7 @@ impl Session<'_> {
 const STREAMED_FROM: (&str, &str) = ("logical_decoding_work_mem", "4MB");
 
 /// What the source's version can do (PostgreSQL manual, 55.5.1). An unknown option is an error.
-fn stream_options(major: u32, publication: &str) -> Vec<(&'static str, String)> {
+fn stream_options(major: u32, publication: &str, in_parts: bool) -> Vec<(&'static str, String)> {
     let protocol = match major {
         ..=14 => 2,
         15 => 3,
@@ -251,8 +265,10 @@ fn stream_options(major: u32, publication: &str) -> Vec<(&'static str, String)> 
         ("proto_version", protocol.to_string()),
         ("publication_names", quote_identifier(publication)),
         ("messages", "true".to_owned()),
-        ("streaming", "on".to_owned()),
     ];
+    if in_parts {
+        options.push(("streaming", "on".to_owned()));
+    }
     if major >= 15 {
         options.push(("two_phase", "on".to_owned()));
     }

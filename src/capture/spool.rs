@@ -5,6 +5,9 @@
 //! was rolled back. What does not fit into the memory for it goes into files without a name, which are gone with the
 //! process.
 //!
+//! Where that cannot be told, the session ends and the next one asks for whole transactions only, until that one is
+//! durable: see [`Streaming`].
+//!
 //! A transaction that was prepared is sent again after a restart only from before its PREPARE on, so while its fate is open
 //! nothing behind that may be acknowledged.
 
@@ -13,6 +16,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, watch};
@@ -46,6 +50,21 @@ pub struct RunningTransaction {
 
 /// What the source has sent of transactions that have not ended.
 pub type Running = Arc<[RunningTransaction]>;
+
+/// Whether the source is to send transactions that have not ended; shared by a run's sessions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Streaming(Arc<AtomicU64>);
+
+impl Streaming {
+    /// Up to where transactions are needed whole.
+    pub(super) fn whole_up_to(&self) -> Lsn {
+        Lsn(self.0.load(Ordering::Relaxed))
+    }
+
+    fn stop_until(&self, lsn: Lsn) {
+        self.0.store(lsn.0, Ordering::Relaxed);
+    }
+}
 
 /// Where an acknowledgement must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,16 +103,21 @@ pub(super) struct Spool {
     /// Bytes of unfinished transactions in memory, at most.
     memory: usize,
     directory: PathBuf,
+    streaming: Streaming,
+    /// This session has whole transactions only, up to here.
+    whole_up_to: Option<Lsn>,
     holds: watch::Sender<Vec<Hold>>,
     durable: watch::Receiver<DurableLsn>,
     running: watch::Sender<Running>,
     transactions: HashMap<Xid, Spooled>,
     /// The transaction whose messages come now.
     open: Option<Open>,
+    /// The transaction that comes now is in the archive.
+    skipping: bool,
     /// Names of relations that unfinished transactions changed.
     names: HashMap<u32, TableName>,
-    /// What transactions that came in parts said of relations, and the next stage has not been told: it may never have to,
-    /// since what they said may have been rolled back.
+    /// What the source said of relations, and the next stage has not been told: it may never have to, since what was said
+    /// may have been rolled back, or not hold any more.
     untold: HashMap<u32, Bytes>,
     batch: EventBatch,
 }
@@ -118,6 +142,7 @@ impl Spool {
     pub(super) fn new(
         out: mpsc::Sender<EventBatch>,
         (memory, directory): (usize, &Path),
+        streaming: Streaming,
         resume: Lsn,
         durable: watch::Receiver<DurableLsn>,
         holds: watch::Sender<Vec<Hold>>,
@@ -129,11 +154,14 @@ impl Spool {
             arrived: false,
             memory,
             directory: directory.to_owned(),
+            whole_up_to: Some(streaming.whole_up_to()).filter(|lsn| *lsn > resume),
+            streaming,
             holds,
             durable,
             running,
             transactions: HashMap::new(),
             open: None,
+            skipping: false,
             names: HashMap::new(),
             untold: HashMap::new(),
             batch: EventBatch::new(),
@@ -162,6 +190,10 @@ impl Spool {
             }
             self.show();
             self.spill().await?;
+            if self.whole_up_to.is_some_and(|lsn| self.durable.borrow().lsn() >= lsn) {
+                self.streaming.stop_until(Lsn::ZERO);
+                return Err(other_session("transactions can come in parts again"));
+            }
             if !self.hand_on().await {
                 break;
             }
@@ -182,7 +214,7 @@ impl Spool {
             return self.control(control).await;
         }
         match self.open {
-            None => self.pass(body),
+            None => self.whole(body),
             Some(Open::Streamed(xid)) => {
                 let (subxid, kind, rest) = pgoutput::streamed(&body).map_err(malformed)?;
                 self.keep(xid, subxid, kind, rest);
@@ -194,6 +226,33 @@ impl Spool {
             }
         }
         Ok(())
+    }
+
+    /// A message of a transaction that comes whole, or of none.
+    fn whole(&mut self, body: Bytes) {
+        match body.split_first() {
+            Some((b'B', rest)) => {
+                let commit_lsn = rest.first_chunk().map(|lsn| Lsn(u64::from_be_bytes(*lsn)));
+                self.skipping = commit_lsn.is_some_and(|lsn| lsn < self.resume);
+            }
+            Some((b'C', _)) if self.skipping => {
+                self.skipping = false;
+                return;
+            }
+            Some((b'R', _)) if self.skipping => self.note_relation(&body),
+            _ => {}
+        }
+        if !self.skipping {
+            self.pass(body);
+        }
+    }
+
+    /// Keeps what the source takes for told, until it is needed.
+    fn note_relation(&mut self, message: &[u8]) {
+        if let Some(oid) = message.get(1..).and_then(|rest| rest.first_chunk()) {
+            // A copy, since a message shares the memory of all that arrived with it.
+            self.untold.insert(u32::from_be_bytes(*oid), Bytes::copy_from_slice(message));
+        }
     }
 
     fn keep(&mut self, xid: Xid, subxid: Xid, kind: u8, rest: &[u8]) {
@@ -298,11 +357,12 @@ impl Spool {
     /// Hands a whole transaction on, without what was rolled back.
     async fn commit(&mut self, end: End) -> Result<()> {
         let Some(mut transaction) = self.transactions.remove(&end.xid) else { return Ok(()) };
-        if end.commit_lsn < self.resume {
-            return Ok(());
+        if transaction.content.is_doubtful() && end.commit_lsn >= self.resume {
+            self.streaming.stop_until(end.end_lsn);
+            return Err(other_session("what of a transaction was rolled back is known only to the source"));
         }
         let (begin, commit) = pgoutput::bounds(&end);
-        self.batch.push(plain(Bytes::copy_from_slice(&begin)));
+        self.whole(Bytes::copy_from_slice(&begin));
         let memory = transaction.content.take();
         let mut records = Records::default();
         if let Some(file) = &transaction.file {
@@ -323,7 +383,7 @@ impl Spool {
         if !records.is_empty() {
             return Err(Failure::failed(format!("what was kept of transaction {} is not whole", end.xid)));
         }
-        self.batch.push(plain(Bytes::copy_from_slice(&commit)));
+        self.whole(Bytes::copy_from_slice(&commit));
         Ok(())
     }
 
@@ -331,10 +391,10 @@ impl Spool {
     async fn pass_records(&mut self, records: &mut Records, transaction: &InProgress) -> bool {
         for (subxid, message) in records {
             if message.first() == Some(&b'R') {
-                // The source takes it for told, even if the subtransaction that needed it was rolled back.
-                message[1..].first_chunk().map(|oid| self.untold.insert(u32::from_be_bytes(*oid), message.clone()));
+                // Even if the subtransaction that needed it was rolled back.
+                self.note_relation(&message);
             } else if !transaction.is_void(subxid) {
-                self.pass(message);
+                self.whole(message);
             }
             if self.batch.len() >= BATCH_EVENTS && !self.hand_on().await {
                 return false;
@@ -399,6 +459,10 @@ impl Spooled {
         let pieces = self.content.take();
         spawn_blocking(move || pieces.iter().try_for_each(|piece| (&*file).write_all(piece))).await?
     }
+}
+
+fn other_session(why: &str) -> Failure {
+    Failure::transient(why)
 }
 
 fn rewind(file: &Arc<File>) -> std::io::Result<()> {

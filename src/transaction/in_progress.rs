@@ -30,6 +30,9 @@ pub struct InProgress {
     taken: u64,
     /// Subtransactions that were rolled back.
     aborted: HashSet<Xid>,
+    /// A logical message is among the records.
+    has_messages: bool,
+    doubtful: bool,
     /// What each subtransaction changed, by relation.
     counts: HashMap<Xid, Vec<(u32, OperationCounts)>>,
     /// What all of them changed that were not rolled back.
@@ -48,6 +51,7 @@ impl InProgress {
         self.newest.push(kind);
         self.newest.extend_from_slice(rest);
         self.memory += bytes;
+        self.has_messages |= kind == b'M';
         pgoutput::changed(kind, rest, |oid, operation| self.count(subxid, oid, operation));
     }
 
@@ -72,6 +76,13 @@ impl InProgress {
             }
         }
         self.aborted.insert(subxid);
+        self.doubtful |= self.has_messages;
+    }
+
+    /// Whether a logical message may have been rolled back. The source sends them under the number of the whole
+    /// transaction, whichever subtransaction wrote them (`pgoutput_message` in PostgreSQL's pgoutput.c, 14 to 18).
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
     }
 
     /// Whether a record's subtransaction was rolled back.

@@ -76,6 +76,42 @@ async fn what_is_rolled_back_inside_a_large_transaction_never_was() {
     }
 }
 
+/// Logical messages do not say which subtransaction wrote them, and what DDL capture told of one that was rolled back
+/// must not become history.
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_are_rolled_back_inside_a_large_transaction_never_were() {
+    for release in Release::ALL {
+        let server = own_postgres(release);
+        let database = Database::create(&server).await;
+        database.run(TABLES).await;
+        let directory = Directory::new();
+        let site = Site::local(&database, &directory);
+        site.command(["init", "--all-tables", "--set-identity-full"]).run(PATIENCE).expect(0);
+        let archiver = site.stream();
+        let client = database.connect().await;
+        client
+            .batch_execute(&format!(
+                "BEGIN; ALTER TABLE a ADD kept int DEFAULT 1; INSERT INTO a {MANY}(2001, 60000) g;
+                 SAVEPOINT s; ALTER TABLE a ADD gone uuid DEFAULT gen_random_uuid(); CREATE TABLE never (id int);
+                 SELECT pg_logical_emit_message(true, 'mine', 'void'); ALTER TABLE a DROP COLUMN v;
+                 INSERT INTO a SELECT g FROM generate_series(100001, 160000) g; ROLLBACK TO s;
+                 INSERT INTO a {MANY}(60001, 90000) g; SELECT pg_logical_emit_message(true, 'mine', 'valid'); COMMIT;
+                 INSERT INTO b {MANY}(1, 60000) g; INSERT INTO b VALUES (-1, 'last')"
+            ))
+            .await
+            .unwrap();
+        let state = State::of(&database).await;
+        archiver.kill();
+        site.catch_up();
+        site.expect_equal(&state);
+        site.expect_each_once([&table("a"), &table("b")]);
+        let said = site.query("SELECT arrow_cast(content, 'Utf8') AS said FROM log.messages WHERE prefix = 'mine'");
+        assert_eq!(said.len(), 1, "{release:?}: {said:?}");
+        let shapes = site.query("SELECT count(*) AS n FROM log.relations WHERE definition LIKE '%gone%'");
+        assert_eq!(shapes[0]["n"], 0, "{release:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prepared_transactions_survive_every_restart_and_are_there_when_they_commit() {
     for release in Release::ALL {
