@@ -12,6 +12,7 @@ use crate::capture::{self, Outcome};
 use crate::config::{ByteSize, Span};
 use crate::failure::{Failure, Result};
 use crate::history::source_position;
+use crate::maintenance;
 use crate::model::{Lsn, Point};
 use crate::postgres::Source;
 
@@ -26,6 +27,9 @@ pub(super) struct RunArgs {
     /// Changes in memory after which they are written; 64MB by default
     #[arg(long, value_name = "SIZE")]
     flush_bytes: Option<ByteSize>,
+    /// Leave the archive's files as they are; afterimage maintain does what is left out
+    #[arg(long)]
+    no_maintenance: bool,
     #[command(flatten)]
     init: InitArgs,
 }
@@ -52,7 +56,13 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         // Dropping the sender would look like the end of the program.
         stopper.closed().await;
     });
-    let outcome = capture::run(&source, &store, &settings, until, stop, &RunShown).await?;
+    let maintained = context.config.maintenance.clone();
+    let keeping = (!args.no_maintenance && !maintained.off)
+        .then(|| tokio::spawn(maintenance::keep(store.clone(), maintained.policy(), stop.clone())));
+    let outcome = capture::run(&source, &store, &settings, until, stop, &RunShown).await;
+    // It can be cut off anywhere, as by a crash.
+    keeping.iter().for_each(tokio::task::JoinHandle::abort);
+    let outcome = outcome?;
     match outcome {
         Outcome::Stopped => tracing::info!("stopped"),
         Outcome::Reached => tracing::info!("the archive has everything up to {}", until.unwrap_or(Lsn::ZERO)),
