@@ -73,6 +73,9 @@ pub struct MaintenanceConfig {
     pub interval: Option<Span>,
     /// How long a file stays after it was replaced, for readers of older versions of its table: "24h" by default.
     pub retention: Option<Span>,
+    /// A table gets another base image when its changes since the newest one are as large as that, and at least this
+    /// large: "16MB" by default.
+    pub image_floor: Option<ByteSize>,
 }
 
 impl MaintenanceConfig {
@@ -82,6 +85,7 @@ impl MaintenanceConfig {
         Policy {
             interval: self.interval.map_or(default.interval, |span| span.0),
             retention: self.retention.map_or(default.retention, |span| span.0),
+            image_floor_bytes: self.image_floor.map_or(default.image_floor_bytes, |size| size.0),
             ..default
         }
     }

@@ -67,13 +67,16 @@ pub(super) struct Overlay {
 impl Overlay {
     /// Folds the changes of a range of history, in order.
     ///
-    /// With `only`, rows under other keys are left out.
-    pub(super) async fn read(range: &Range<'_>, only: Option<&Arc<KeySet>>) -> Result<Overlay> {
-        let select = only.map_or(Select::All, |keys| Select::Keys(Arc::clone(keys)));
-        let Entries { files, entries } = range.entries(select).await?;
-        let mut overlay = Overlay { files, ..Overlay::default() };
-        entries.into_iter().for_each(|entry| overlay.apply(entry));
-        Ok(overlay)
+    /// With `only`, rows under other keys are left out, except where what an update left out may lie there: the keys that
+    /// it has come back.
+    pub(super) async fn read(range: &Range<'_>, only: Option<&KeySet>) -> Result<(Overlay, Option<Arc<KeySet>>)> {
+        let (found, keys) = match only {
+            None => (range.entries(Select::All).await?, None),
+            Some(only) => range.entries_with_former_keys(only).await.map(|(found, keys)| (found, Some(keys)))?,
+        };
+        let mut overlay = Overlay { files: found.files, ..Overlay::default() };
+        found.entries.into_iter().for_each(|entry| overlay.apply(entry));
+        Ok((overlay, keys))
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -281,19 +284,21 @@ impl Entry {
 const FOLLOWED_KEY_CHANGES: usize = 4;
 
 impl Range<'_> {
-    /// The keys, and those under which the same rows stood before: what an update left out may lie there.
-    pub(super) async fn with_former_keys(&self, keys: &KeySet) -> Result<Arc<KeySet>> {
+    /// The changes of rows under these keys, and under those where the same rows stood before: what an update left out may
+    /// lie there. All those keys come back.
+    async fn entries_with_former_keys(&self, keys: &KeySet) -> Result<(Entries, Arc<KeySet>)> {
         let mut all = Arc::new(keys.clone());
         for _ in 0..FOLLOWED_KEY_CHANGES {
             let found = self.entries(Select::Keys(Arc::clone(&all))).await?;
             let wider = with_former(&all, &found.entries);
             if wider.len() == all.len() {
-                return Ok(all);
+                return Ok((found, all));
             }
             all = Arc::new(wider);
         }
-        let found = self.entries(Select::KeyChanges).await?;
-        Ok(Arc::new(with_former(keys, &found.entries)))
+        let changed = self.entries(Select::KeyChanges).await?;
+        let all = Arc::new(with_former(keys, &changed.entries));
+        Ok((self.entries(Select::Keys(Arc::clone(&all))).await?, all))
     }
 
     /// The changes of the range, in order.
@@ -455,6 +460,9 @@ impl FilePart {
     }
 }
 
+/// Of more keys nearly every page of a file has one, and looking costs more than it saves.
+const PRUNED_KEYS: usize = 1000;
+
 /// The stored name of a column that is not a constant.
 pub(super) fn stored_name<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {
     match wanted {
@@ -465,6 +473,9 @@ pub(super) fn stored_name<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {
 
 /// What statistics can tell of keys: the columns in which all of them have a typed value.
 pub(super) fn key_bounds(columns: &[Wanted<'_>], keys: &KeySet) -> Vec<KeyBounds> {
+    if keys.len() > PRUNED_KEYS {
+        return Vec::new();
+    }
     let stored = columns.iter().enumerate().filter_map(|(at, wanted)| match wanted {
         Wanted::Stored(column) => Some((at, *column)),
         Wanted::Constant(_) => None,

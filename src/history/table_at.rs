@@ -142,12 +142,8 @@ impl TableAt {
             from: self.from,
             to: self.cut,
         };
-        let wider = match only {
-            Some(only) => Some(range.with_former_keys(only).await?),
-            None => None,
-        };
-        let mut overlay = Overlay::read(&range, wider.as_ref()).await?;
-        let read = wider.as_deref();
+        let (mut overlay, read) = Overlay::read(&range, only).await?;
+        let read = read.as_deref();
         let mut borrowed = Borrowed::of(&overlay);
         let mut wanted = |row: &RowText, key: &[u8]| {
             if only.is_none_or(|only| only.contains(key)) { sink(row) } else { Ok(()) }

@@ -189,7 +189,7 @@ impl Writing<'_> {
         let wanted = Arc::clone(&self.schema);
         let rows = rows.map(move |batch| {
             // Without the metadata of the file that it comes from.
-            let batch = batch?.with_schema(Arc::clone(&wanted)).map_err(unsorted)?;
+            let batch = RecordBatch::try_new(Arc::clone(&wanted), batch?.columns().to_vec()).map_err(unsorted)?;
             order.extended(&batch)
         });
         let Some(by) = LexOrdering::new(by.map(PhysicalSortExpr::nulls_first)) else {

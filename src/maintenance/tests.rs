@@ -427,3 +427,27 @@ async fn what_the_archiver_has_staged_is_not_deleted() {
     assert_eq!(deleted.files, 1);
     check(&archive.objects, &workload, "cleaned").await;
 }
+
+/// Of the Delta log goes what is below a checkpoint; who opened the tables before goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_and_readers_go_on_when_the_old_log_is_deleted() {
+    let mut workload = Workload::new(13, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    let reader = Archive::open(&archive.store).await.unwrap();
+    reader.watermark().await.unwrap();
+    for _ in 0..110 {
+        archive.commit(&mut workload).await;
+    }
+    let reports = maintained(&archive.store, &eager()).await.unwrap();
+    let deleted: usize = reports.iter().map(|report| report.deleted.log_files).sum();
+    assert!(deleted > 150, "{deleted} of two tables");
+    assert_eq!(reader.watermark().await.unwrap().lsn, Lsn(workload.at));
+    for _ in 0..3 {
+        archive.commit(&mut workload).await;
+    }
+    assert_eq!(reader.watermark().await.unwrap().lsn, Lsn(workload.at));
+    let last = workload.states.split_off(workload.states.len() - 3);
+    for (lsn, expected) in &last {
+        assert_eq!(&rows_at(&reader, *lsn, None).await.1, expected);
+    }
+}

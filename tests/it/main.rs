@@ -11,6 +11,7 @@ mod histories;
 mod init;
 mod interruptions;
 mod kill;
+mod maintenance;
 mod readers;
 mod regress;
 mod scratch;
