@@ -391,7 +391,7 @@ impl DataReader {
             return self;
         };
         let selected = self.select_keys(bounds);
-        let rows = selected.rows.clone().map(|rows| pruning::union(rows, [0..truncations]));
+        let rows = selected.rows.clone().map(|rows| pruning::union(rows, std::iter::once(0..truncations)));
         DataReader { rows, ..selected }
     }
 

@@ -34,7 +34,7 @@ pub(super) async fn compact(
     let mut kinds = HashMap::new();
     loop {
         let files = small_files(table, policy, watermark).await?;
-        if files.len() < policy.tiers.fan_in {
+        if files.len() < 2 {
             return Ok(true);
         }
         learn_kinds(archive, &files, &mut kinds).await?;

@@ -31,25 +31,27 @@ impl Tiers {
         Some(self.as_many_as_sort_well(sizes, merged))
     }
 
-    /// How often the smallest size must grow by the factor to be this one.
+    /// How often the smallest size must grow by the factor to be larger.
     fn tier(&self, bytes: u64) -> u32 {
-        let mut tier = 0;
-        let mut size = SMALLEST;
-        while size <= bytes {
-            size = size.saturating_mul(self.fan_in.max(2) as u64);
-            tier += 1;
-        }
-        tier
+        (0..).find(|tier| bytes < self.end_of(*tier)).unwrap_or(u32::MAX)
     }
 
-    /// Enough neighbours that are no larger than a tier.
+    fn end_of(&self, tier: u32) -> u64 {
+        SMALLEST.saturating_mul((self.fan_in.max(2) as u64).saturating_pow(tier))
+    }
+
+    /// Neighbours no larger than a tier that together outgrow it; of the smallest as many as are merged.
     fn neighbours(&self, sizes: &[u64], tier: u32) -> Option<Range<usize>> {
+        let pays = |files: &Range<usize>| match tier {
+            0 => files.len() >= self.fan_in.max(2),
+            _ => files.len() >= 2 && sizes[files.clone()].iter().sum::<u64>() >= self.end_of(tier),
+        };
         let mut start = 0;
         for end in 0..=sizes.len() {
             if sizes.get(end).is_some_and(|size| self.tier(*size) <= tier) {
                 continue;
             }
-            if end - start >= self.fan_in.max(2) {
+            if pays(&(start..end)) {
                 return Some(start..end);
             }
             start = end + 1;
@@ -87,6 +89,7 @@ mod tests {
         let mut sizes = vec![30 << 20];
         sizes.extend([1000; 9]);
         assert_eq!(TIERS.next(&sizes), Some(1..10));
+        assert_eq!(TIERS.next(&sizes[..8]), None);
     }
 
     /// Puts one file in the place of those that are merged next; its size comes back.
