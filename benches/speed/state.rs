@@ -39,6 +39,8 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
         )?;
         lab.wait_until_archived(DATABASE)?;
     }
+    let at = lab.position(DATABASE)?;
+    lab.wait_until_archived(DATABASE)?;
     process::stop(archiver)?;
     let wal = lab.sql(DATABASE, &format!("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{begun}')"))?;
     let before = size(&archive.join("changes"))?;
@@ -46,7 +48,7 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     for (kind, floor) in [("changes only", "1TB"), ("with the image that maintenance writes", "16MB")] {
         let cost = maintain(lab, &archive, floor)?;
         report.alone(&format!("maintain, {kind}"), CHANGES, &[cost]);
-        states(lab, &archive, report, kind)?;
+        states(lab, &archive, report, kind, &at)?;
     }
     let after = size(&archive.join("changes"))?;
     println!(
@@ -69,11 +71,10 @@ fn maintain(lab: &Lab, archive: &Path, floor: &str) -> Result<Cost> {
     process::measure(command.arg("--config").arg(file).args(["maintain", "--retention", "0s"]))
 }
 
-fn states(lab: &Lab, archive: &Path, report: &mut Report, kind: &str) -> Result<()> {
-    let at = lab.ask(archive, "SELECT max(end_lsn) FROM log.transactions")?;
+fn states(lab: &Lab, archive: &Path, report: &mut Report, kind: &str, at: &str) -> Result<()> {
     let state = compare(
         || duckdb(archive, None),
-        || process::measure(lab.afterimage(DATABASE, archive).args(["export", "items", "--at", &at])),
+        || process::measure(lab.afterimage(DATABASE, archive).args(["export", "items", "--at", at])),
     )?;
     report.compared(&format!("state of a table, {kind}"), "DuckDB", CHANGES, &state);
     let sql = format!("SELECT * FROM changes.items WHERE id = {KEY}");
@@ -92,15 +93,15 @@ fn duckdb(archive: &Path, key: Option<u64>) -> Result<Cost> {
     let mut command = Command::new(python);
     let (images, since) = newest_image(archive)?;
     let changes = parquet_files(&archive.join("changes/public/items"))?;
-    let changes = format!("SELECT * FROM read_parquet({changes:?}) WHERE _lsn >= {since}");
+    let changes = format!("SELECT * FROM read_parquet([{changes}]) WHERE _lsn >= {since}");
     let sql = match key {
         Some(key) => format!("{changes} AND (id = {key} OR _old.id = {key})"),
         None => format!(
-            "WITH c AS ({changes}), last AS (SELECT coalesce(id, _old.id) AS k, max(_lsn * 100000000::hugeint + _seq) AS p
+            "WITH c AS ({changes}), last AS (SELECT coalesce(id, _old.id) AS k, max(_lsn * 1048576 + _seq) AS p
                FROM c GROUP BY 1)
              SELECT c.id, c.title, c.details, c.changed_at FROM c JOIN last
-               ON c.id = last.k AND c._lsn * 100000000::hugeint + c._seq = last.p WHERE c._op <> 'delete'
-             UNION ALL SELECT id, title, details, changed_at FROM read_parquet({images:?}) i
+               ON c.id = last.k AND c._lsn * 1048576 + c._seq = last.p WHERE c._op <> 'delete'
+             UNION ALL SELECT id, title, details, changed_at FROM read_parquet([{images}]) i
                WHERE NOT EXISTS (SELECT 1 FROM last WHERE last.k = i.id)"
         ),
     };
@@ -115,7 +116,7 @@ fn duckdb(archive: &Path, key: Option<u64>) -> Result<Cost> {
 }
 
 /// The files of the newest image, and its LSN.
-fn newest_image(archive: &Path) -> Result<(Vec<PathBuf>, u64)> {
+fn newest_image(archive: &Path) -> Result<(String, u64)> {
     let mut newest = (PathBuf::new(), 0);
     for entry in fs::read_dir(archive.join("images/public/items"))? {
         let path = entry?.path();
@@ -128,10 +129,11 @@ fn newest_image(archive: &Path) -> Result<(Vec<PathBuf>, u64)> {
     Ok((parquet_files(&newest.0)?, newest.1))
 }
 
-/// Without the retention nothing lies there but what the table has.
-fn parquet_files(directory: &Path) -> Result<Vec<PathBuf>> {
+/// A table's files as a list in SQL. Without the retention nothing lies there but what the table has.
+fn parquet_files(directory: &Path) -> Result<String> {
     let paths = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "parquet")).collect())
+    let files = paths.iter().filter(|path| path.extension().is_some_and(|ending| ending == "parquet"));
+    Ok(files.map(|path| format!("'{}'", path.display())).collect::<Vec<_>>().join(", "))
 }
 
 fn size(directory: &Path) -> Result<u64> {

@@ -119,7 +119,7 @@ fn bounds_of(statistics: &Statistics) -> (Option<Bound>, Option<Bound>) {
 
 /// The rows that can be of the keys, before or after a change; all where `bounds` is empty.
 pub(super) fn rows_of_keys(metadata: &ParquetMetaData, bounds: &[KeyBounds]) -> Vec<Rows> {
-    let all = || std::iter::once(0..metadata.file_metadata().num_rows().max(0) as u64).collect();
+    let all = || Vec::from_iter(std::iter::once(0..metadata.file_metadata().num_rows().max(0) as u64));
     let among = |parents: &[&str]| {
         bounds.iter().fold(all(), |rows, column| intersection(&rows, &column.rows(metadata, parents)))
     };

@@ -85,6 +85,12 @@ impl MaintainedTable {
         self.table.files(None).await
     }
 
+    /// Whether somebody else has maintained the table since it was opened: files that it had then may be gone.
+    pub async fn is_left_to_others(&mut self) -> Result<bool> {
+        self.table.refresh().await?;
+        Ok(number_of(&self.table).await? != self.number)
+    }
+
     /// Puts files with the same rows in the place of others, in one commit. False where somebody else has maintained the
     /// table since it was opened: then nothing is done, and `added` is deleted.
     ///

@@ -8,7 +8,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::Policy;
 use super::clustering::{Order, Writing};
-use crate::archive::{Archive, DataFile, MaintainedTable, RELATION_KEY, TablePath, log};
+use crate::archive::{Archive, DataFile, DataReader, MaintainedTable, RELATION_KEY, StagedFile, TablePath, log};
 use crate::failure::{Failure, Result};
 use crate::model::Lsn;
 
@@ -34,16 +34,34 @@ pub(super) async fn compact(
     let mut kinds = HashMap::new();
     loop {
         let files = small_files(table, policy, watermark).await?;
-        if files.len() < 2 {
-            return Ok(true);
-        }
-        learn_kinds(archive, &files, &mut kinds).await?;
-        let Some((kind, merged)) = next_merge(&files, &kinds, policy) else { return Ok(true) };
-        let staged = merge(archive, path, &kind, &merged, policy).await?;
+        let (merged, staged) = match merge_next(archive, path, &files, &mut kinds, policy).await {
+            Ok(Some(merged)) => merged,
+            Ok(None) => return Ok(true),
+            // They may be deleted already where somebody else has merged them.
+            Err(_) if table.is_left_to_others().await? => return Ok(false),
+            Err(failure) => return Err(failure),
+        };
         if !table.replace(&merged, &staged).await? {
             return Ok(false);
         }
     }
+}
+
+/// Files, and those that can take their place; `None` where no merge pays.
+async fn merge_next(
+    archive: &Archive,
+    path: &TablePath,
+    files: &[DataFile],
+    kinds: &mut HashMap<String, Kind>,
+    policy: &Policy,
+) -> Result<Option<(Vec<DataFile>, Vec<StagedFile>)>> {
+    if files.len() < 2 {
+        return Ok(None);
+    }
+    learn_kinds(archive, files, kinds).await?;
+    let Some((kind, merged)) = next_merge(files, kinds, policy) else { return Ok(None) };
+    let staged = merge(archive, path, &kind, &merged, policy).await?;
+    Ok(Some((merged, staged)))
 }
 
 /// In the order of history.
@@ -90,13 +108,13 @@ async fn merge(
     kind: &Kind,
     files: &[DataFile],
     policy: &Policy,
-) -> Result<Vec<crate::archive::StagedFile>> {
+) -> Result<Vec<StagedFile>> {
     let relation = kind.relation.as_deref().map(log::parse_relation).transpose()?;
     let order = relation.as_ref().map_or(Order::Log, Order::of_changes);
     let open = |file: DataFile| async move { archive.read(&file, None).await };
     let opened = stream::iter(files.to_vec()).map(open).buffered(PARALLEL_FOOTERS);
     let readers: Vec<_> = opened.try_collect().await?;
-    let batch_rows = readers.iter().map(crate::archive::DataReader::batch_rows).min().unwrap_or(1);
+    let batch_rows = readers.iter().map(DataReader::batch_rows).min().unwrap_or(1);
     let rows = stream::iter(readers).map(|reader| reader.stream()).try_flatten().boxed();
     let writing = Writing {
         store: archive.store(),

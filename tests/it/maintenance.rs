@@ -11,15 +11,6 @@ use crate::support::{Database, Directory, Load, PATIENCE, Release, Site, State, 
 /// How often maintenance is killed.
 const KILLS: usize = 8;
 
-/// Writes an image wherever a table has changed, and rests hardly at all.
-const EAGER: &str = "[maintenance]\ninterval = \"100ms\"\nimage_floor = \"1KB\"\n";
-
-fn eager<'a>(database: &'a Database, directory: &Directory) -> Site<'a> {
-    let file = directory.path().join("eager.toml");
-    fs::write(&file, EAGER).unwrap();
-    Site::local(database, directory).variable("AFTERIMAGE_CONFIG", file.to_str().unwrap())
-}
-
 fn maintain(site: &Site<'_>, arguments: &[&str]) -> Vec<Json> {
     let arguments = ["maintain", "--json"].into_iter().chain(arguments.iter().copied());
     let end = site.command(arguments).run(PATIENCE).expect(0);
@@ -39,15 +30,15 @@ async fn states_stay_while_everybody_maintains_and_is_killed() {
     let directory = Directory::new();
     let database = Database::create(postgres(Release::System)).await;
     Load::prepare(&database).await;
-    let site = eager(&database, &directory);
+    let site = Site::local(&database, &directory).maintained_eagerly(&directory);
     let load = Load::start(&database, 17, 3);
     site.init();
     let mut states = vec![State::of(&database).await];
     let mut archiver = site.stream();
     for round in 0..KILLS {
         load.wait_for_more(10);
-        let beside = site.command(["maintain", "--retention", "2s"]).start();
-        let killed = site.command(["maintain", "--retention", "2s"]).start();
+        let beside = site.command(["maintain", "--retention", "1m"]).start();
+        let killed = site.command(["maintain", "--retention", "1m"]).start();
         tokio::time::sleep(Duration::from_millis(rand::rng().random_range(10..400))).await;
         killed.kill();
         beside.wait(PATIENCE).expect(0);
@@ -79,7 +70,7 @@ async fn the_archiver_maintains_unless_told_otherwise() {
     let directory = Directory::new();
     let database = Database::create(postgres(Release::System)).await;
     database.run("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
-    let site = eager(&database, &directory);
+    let site = Site::local(&database, &directory).maintained_eagerly(&directory);
     site.init();
     let logged = |site: &Site<'_>| fs::read_dir(data(site, "log/transactions")).unwrap().count();
     let archiver = site.command(["run", "--flush-interval", "10ms", "--no-maintenance"]).start();
@@ -128,7 +119,7 @@ async fn foreign_readers_find_the_same_after_maintenance() {
     let directory = Directory::new();
     let database = Database::create(postgres(Release::System)).await;
     Load::prepare(&database).await;
-    let site = eager(&database, &directory);
+    let site = Site::local(&database, &directory).maintained_eagerly(&directory);
     site.init();
     let archiver = site.command(["run", "--flush-interval", "50ms", "--no-maintenance"]).start();
     let load = Load::start(&database, 23, 3);
