@@ -123,13 +123,16 @@ async fn foreign_readers_find_the_same_after_maintenance() {
     site.init();
     let archiver = site.command(["run", "--flush-interval", "50ms", "--no-maintenance"]).start();
     let load = Load::start(&database, 23, 3);
-    load.wait_for_more(150);
+    let tables = ["nasty", "heap", "journal"];
+    wait_for("every table has many files", PATIENCE, || {
+        let files = |table| fs::read_dir(data(&site, &format!("changes/public/{table}"))).map_or(0, Iterator::count);
+        tables.iter().all(|table| files(table) > 20)
+    });
     load.stop().await;
     archiver.signal("TERM");
     archiver.wait(PATIENCE).expect(0);
     site.catch_up();
     let root = directory.path().join("archive");
-    let tables = ["nasty", "heap", "journal"];
     let read = || {
         tables.map(|table| -> Json { serde_json::from_str(&python(READ, [root.to_str().unwrap(), table])).unwrap() })
     };
