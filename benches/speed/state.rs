@@ -106,12 +106,15 @@ fn duckdb(archive: &Path, key: Option<u64>) -> Result<Cost> {
         ),
     };
     let copy = format!("COPY ({sql}) TO '/dev/null' (FORMAT csv, HEADER)");
-    let script = format!("import duckdb, time\nbegun = time.time()\nduckdb.sql({copy:?})\nprint(time.time() - begun)");
+    let script = format!(
+        "import duckdb, time\nduckdb.sql('SET enable_progress_bar = false')\nbegun = time.time()\nduckdb.sql({copy:?})\nprint(time.time() - begun)"
+    );
     let output = command.args(["-c", &script]).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
-    let wall = Duration::from_secs_f64(String::from_utf8(output.stdout)?.trim().parse()?);
+    let seconds = String::from_utf8(output.stdout)?;
+    let wall = Duration::from_secs_f64(seconds.trim().parse().map_err(|_| format!("DuckDB said {seconds:?}"))?);
     Ok(Cost { wall, processor: wall, peak_bytes: 0 })
 }
 
