@@ -93,11 +93,11 @@ fn duckdb(archive: &Path, key: Option<u64>) -> Result<Cost> {
     let mut command = Command::new(python);
     let (images, since) = newest_image(archive)?;
     let changes = parquet_files(&archive.join("changes/public/items"))?;
-    let changes = format!("SELECT * FROM read_parquet([{changes}]) WHERE _lsn >= {since}");
+    let changes = format!("SELECT * FROM read_parquet([{changes}])");
     let sql = match key {
-        Some(key) => format!("{changes} AND (id = {key} OR _old.id = {key})"),
+        Some(key) => format!("{changes} WHERE id = {key}"),
         None => format!(
-            "WITH c AS ({changes}), last AS (SELECT coalesce(id, _old.id) AS k, max(_lsn * 1048576 + _seq) AS p
+            "WITH c AS ({changes} WHERE _lsn >= {since}), last AS (SELECT coalesce(id, _old.id) AS k, max(_lsn * 1048576 + _seq) AS p
                FROM c GROUP BY 1)
              SELECT c.id, c.title, c.details, c.changed_at FROM c JOIN last
                ON c.id = last.k AND c._lsn * 1048576 + c._seq = last.p WHERE c._op <> 'delete'
