@@ -16,6 +16,7 @@ pub mod transaction;
 // -- flows
 pub mod capture;
 pub mod history;
+pub mod maintenance;
 pub mod query;
 pub mod restore;
 // -- surfaces

@@ -6,6 +6,7 @@
 //! | base image | `COPY … TO STDOUT (FORMAT binary)` to `/dev/null` |
 //! | restore of deleted rows | `COPY … FROM` of the same rows into the same indexed table |
 //! | export as CSV | `COPY … TO STDOUT (FORMAT csv)` to `/dev/null` |
+//! | state of a table, one key's row | DuckDB over the same Parquet files |
 //!
 //! A rate says as much of the machine as of the program, and machines are shared; a ratio to what PostgreSQL's own
 //! programs do with the same bytes, run by turns, says more. Every run is a process of its own and is measured from its
@@ -20,6 +21,7 @@ mod process;
 mod reading;
 mod report;
 mod restore;
+mod state;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -32,12 +34,13 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// A part of the whole: its name, and what it does.
 type Part = (&'static str, fn(&Lab, &mut Report) -> Result<()>);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("capture", capture::measure),
     ("copies", copies::measure),
     ("restore", restore::measure),
     ("reading", reading::measure),
     ("freshness", freshness::measure),
+    ("state", state::measure),
 ];
 
 fn main() -> ExitCode {

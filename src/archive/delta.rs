@@ -4,13 +4,14 @@
 //! (Delta protocol, "Transaction Identifiers"). A name collision at commit is not decided here: the
 //! table is refreshed and the caller, who knows what the numbers mean, looks again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StructArray};
 use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_conversion::{TryFromArrow as _, TryIntoArrow as _};
+use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
 use delta_kernel::expressions::{ColumnName, Scalar, col, lit};
 use delta_kernel::schema::{StructField, StructType};
 use delta_kernel::table_features::TableFeature;
@@ -29,6 +30,7 @@ use parquet::schema::types::ColumnPath;
 use serde_json::json;
 
 use super::layout::TablePath;
+use super::listed;
 use super::store::{Store, blocking};
 use crate::columnar::names;
 use crate::failure::{Failure, Result};
@@ -43,6 +45,9 @@ const STATISTICS_COLUMNS: usize = 32;
 
 /// Rows per Parquet row group: small enough to prune, large enough to compress.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
+
+/// Rows per page: what looking one key up has to decode of each column.
+const PAGE_ROWS: usize = 4096;
 
 /// A column of whole numbers whose dictionary grows beyond this goes on with differences. The library's own limit would
 /// let it hold each of a row group's numbers.
@@ -68,6 +73,10 @@ impl StagedFile {
     pub fn size(&self) -> u64 {
         self.size
     }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
 }
 
 /// A data file of a table.
@@ -76,6 +85,9 @@ pub struct DataFile {
     /// Relative to the archive's root.
     pub path: String,
     pub size: u64,
+    /// The least and the greatest LSN of its rows, in tables that have one for each; `None` where the Delta log does not
+    /// say.
+    pub lsns: Option<(i64, i64)>,
     /// The image that the file belongs to, in tables of base images.
     pub image_lsn: Option<i64>,
 }
@@ -88,6 +100,17 @@ pub enum Appended {
     /// Somebody else has committed since; the table now shows it. Nothing of this attempt is in it,
     /// unless the store lost the answer to an attempt that succeeded: the progress numbers tell.
     Conflicted,
+}
+
+/// Files that take others' place in a table, or only join it.
+#[derive(Debug)]
+pub(super) struct Replacement<'a> {
+    /// Must be in the table, else nothing is done.
+    pub(super) removed: &'a [DataFile],
+    pub(super) added: &'a [StagedFile],
+    /// Whether rows come that were not there before; not so where the same rows lie in other files.
+    pub(super) new_rows: bool,
+    pub(super) progress: &'a [(&'a str, i64)],
 }
 
 /// See the module's documentation.
@@ -224,14 +247,37 @@ impl DeltaTable {
 
     /// Commits files and progress numbers at once. Either may be empty.
     pub async fn append(&mut self, files: &[StagedFile], progress: &[(&str, i64)]) -> Result<Appended> {
-        let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
-        let files = files.to_vec();
-        let progress: Vec<(String, i64)> = progress.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        match blocking(move || append(&store, snapshot, &files, progress)).await? {
+        self.commit(Commit {
+            operation: UpdateTableOperation::StreamingUpdate,
+            removed: HashSet::new(),
+            added: files.to_vec(),
+            new_rows: !files.is_empty(),
+            progress: owned(progress),
+        })
+        .await
+    }
+
+    /// Takes files out and puts others in, in one commit.
+    ///
+    /// # Errors
+    /// Failed where a file to remove is not in the table; else as the store says.
+    pub(super) async fn replace(&mut self, replacement: &Replacement<'_>) -> Result<Appended> {
+        let removed = replacement.removed.iter().map(|file| file.path.clone()).collect();
+        let added = replacement.added.to_vec();
+        let operation = UpdateTableOperation::Optimize;
+        let (new_rows, progress) = (replacement.new_rows, owned(replacement.progress));
+        self.commit(Commit { operation, removed, added, new_rows, progress }).await
+    }
+
+    async fn commit(&mut self, commit: Commit) -> Result<Appended> {
+        let (store, snapshot, directory) = (self.store.clone(), Arc::clone(&self.snapshot), self.directory.clone());
+        match blocking(move || perform(&store, snapshot, &directory, commit)).await? {
             Some(snapshot) => {
                 self.snapshot = snapshot;
                 // The commit stands whatever becomes of the checkpoint, which only saves reading.
-                if let Err(failure) = self.checkpoint_when_due().await {
+                if self.snapshot.version().is_multiple_of(COMMITS_PER_CHECKPOINT)
+                    && let Err(failure) = self.checkpoint().await
+                {
                     tracing::warn!("the checkpoint of {} waits for the next turn: {failure}", self.directory);
                 }
                 Ok(Appended::Committed)
@@ -243,11 +289,8 @@ impl DeltaTable {
         }
     }
 
-    async fn checkpoint_when_due(&mut self) -> Result<()> {
-        let version = self.snapshot.version();
-        if version == 0 || !version.is_multiple_of(COMMITS_PER_CHECKPOINT) {
-            return Ok(());
-        }
+    /// Writes what the log says so far into one file, so that opening the table need not read all of it.
+    pub(super) async fn checkpoint(&mut self) -> Result<()> {
         let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
         self.snapshot = blocking(move || {
             let written = snapshot.checkpoint(store.engine(), None).map_err(|error| store.kernel_failure(error))?;
@@ -255,6 +298,10 @@ impl DeltaTable {
         })
         .await?;
         Ok(())
+    }
+
+    pub(super) fn directory(&self) -> &str {
+        &self.directory
     }
 
     /// The table's files, without those whose statistics show that they have no `_lsn` in `lsns`.
@@ -271,22 +318,21 @@ impl DeltaTable {
             let scan = scan.build().map_err(fail)?;
             let mut found = Vec::new();
             for part in scan.scan_metadata(store.engine()).map_err(fail)? {
-                found = part
-                    .and_then(|part| part.visit_scan_files(found, |found: &mut Vec<_>, file| found.push(file)))
-                    .map_err(fail)?;
+                let rows = part.and_then(|part| part.scan_files.apply_selection_vector());
+                listed::files_of(
+                    &rows.and_then(|rows| rows.try_into_record_batch()).map_err(fail)?,
+                    &directory,
+                    &mut found,
+                )?;
             }
-            found.into_iter().map(|file| data_file(&directory, file)).collect()
+            Ok(found)
         })
         .await
     }
 }
 
-fn data_file(directory: &str, file: delta_kernel::scan::state::ScanFile) -> Result<DataFile> {
-    let image_lsn = file.partition_values.get(names::IMAGE_LSN).and_then(|value| value.parse().ok());
-    // Paths in a Delta log are URL-encoded (Delta protocol, "Add File and Remove File").
-    let path = object_store::path::Path::from_url_path(&file.path)
-        .map_err(|error| Failure::failed(format!("data file {}: {error}", file.path)))?;
-    Ok(DataFile { path: format!("{directory}/{path}"), size: file.size.max(0) as u64, image_lsn })
+fn owned(progress: &[(&str, i64)]) -> Vec<(String, i64)> {
+    progress.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
 
 async fn load(store: &Store, directory: &str) -> Result<SnapshotRef> {
@@ -297,21 +343,31 @@ async fn load(store: &Store, directory: &str) -> Result<SnapshotRef> {
     .await
 }
 
-fn append(
-    store: &Store,
-    snapshot: SnapshotRef,
-    files: &[StagedFile],
+/// What one commit does to the files of a table.
+struct Commit {
+    operation: UpdateTableOperation,
+    /// Paths relative to the archive's root.
+    removed: HashSet<String>,
+    added: Vec<StagedFile>,
+    new_rows: bool,
     progress: Vec<(String, i64)>,
-) -> Result<Option<SnapshotRef>> {
+}
+
+fn perform(store: &Store, snapshot: SnapshotRef, directory: &str, commit: Commit) -> Result<Option<SnapshotRef>> {
     let fail = |error| store.kernel_failure(error);
-    let mut builder = snapshot.update_table(UpdateTableOperation::StreamingUpdate, ENGINE, !files.is_empty());
-    for (name, value) in progress {
+    let mut builder = Arc::clone(&snapshot).update_table(commit.operation, ENGINE, commit.new_rows);
+    for (name, value) in commit.progress {
         builder = builder.with_transaction_id(name, value);
     }
     let mut transaction = builder.build(store.engine(), Box::new(FileSystemCommitter::new())).map_err(fail)?;
-    if !files.is_empty() {
+    if !commit.removed.is_empty() {
+        for rows in listed::rows_of(store, &snapshot, directory, &commit.removed)? {
+            transaction.remove_files(rows);
+        }
+    }
+    if !commit.added.is_empty() {
         let state = transaction.write_state().map_err(fail)?;
-        for file in files {
+        for file in &commit.added {
             let mut context = state.write_context_builder();
             if let Some(lsn) = file.image_lsn {
                 let value = HashMap::from([(names::IMAGE_LSN.to_owned(), Scalar::Long(lsn))]);
@@ -439,6 +495,16 @@ impl FileEncoder {
         Ok(())
     }
 
+    /// Bytes of the file so far, as they are encoded.
+    pub fn size(&self) -> u64 {
+        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+    }
+
+    /// Says something of the file that is known only after its rows.
+    pub fn describe(&mut self, key: &str, value: String) {
+        self.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+    }
+
     /// Ends the file and puts it into the store, in no table yet. At least one batch must have been written.
     ///
     /// # Errors
@@ -467,6 +533,7 @@ fn properties(schema: &Schema, metadata: Vec<(String, String)>) -> Result<Writer
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
         .set_key_value_metadata(Some(metadata));
     Ok(with_whole_numbers(properties, &[], schema.fields()).build())
 }

@@ -7,23 +7,32 @@
 //!   transactions only, over all tables at once;
 //! * a [`DurableLsn`] exists only for what is durable: data files, commits and, on a local disk, the
 //!   directory entries that lead to them are synced first;
-//! * one [`ArchiveWriter`] at a time can publish.
+//! * one [`ArchiveWriter`] at a time can publish;
+//! * a [`MaintainedTable`] puts rows into other files and deletes what nobody can read any more, beside the writer;
+//!   of two on one table, one changes nothing.
 
 mod delta;
 mod durable_local;
 mod identity;
 pub mod layout;
+mod listed;
 pub mod log;
+mod pruning;
 mod reader;
 mod store;
+mod upkeep;
 mod writer;
 
+#[cfg(test)]
+pub(crate) mod faults;
 #[cfg(test)]
 mod tests;
 
 pub use delta::{DataFile, FileContent, FileEncoder, StagedFile, stage};
 pub use identity::{ArchiveIdentity, FORMAT};
 pub use layout::{LogTable, TablePath};
-pub use reader::{Archive, DataReader, Image, RELATION_KEY, Watermark, is_reserved};
+pub use pruning::KeyBounds;
+pub use reader::{Archive, CLUSTERED_KEY, DataReader, Image, RELATION_KEY, Watermark, is_reserved};
 pub use store::Store;
+pub use upkeep::{Deleted, MaintainedTable};
 pub use writer::{ArchiveWriter, DurableLsn, Publication, existing_columns, stage_all};

@@ -1,7 +1,7 @@
 //! Reading an archive: its identity, its watermark, its log tables, and the files of its tables.
 //! Nothing above the watermark is ever returned.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,18 +15,19 @@ use futures::{FutureExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use tokio::sync::Mutex;
 
 use super::delta::{DataFile, DeltaTable};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
 use super::log::{self, DdlRow, LogRow, MarkRow, RelationRow, RestoreRow, SequenceRow, TransactionRow};
+use super::pruning::{self, KeyBounds, Rows};
 use super::store::{Store, no_archive, object_path};
-use super::writer::{WATERMARK, WATERMARK_TIME};
+use super::writer::{CLAIMED, WATERMARK, WATERMARK_TIME};
 use crate::columnar::names;
 use crate::failure::{Failure, Result};
 use crate::model::{
@@ -36,6 +37,17 @@ use crate::model::{
 
 /// Key of the relation version in a data file's metadata.
 pub const RELATION_KEY: &str = "afterimage.relation";
+
+/// Key of the number of truncations, in the metadata of files of changes whose rows are in the order of their keys: those
+/// are their first rows, for a truncation concerns every key.
+pub const CLUSTERED_KEY: &str = "afterimage.clustered";
+
+/// Rows of a batch, and the bytes of it, as they are encoded, beyond which there are fewer.
+const BATCH_ROWS: usize = 8192;
+const BATCH_BYTES: u64 = 16 << 20;
+
+/// Bytes read from the end of a file at first: the footer of most, and all of a small one.
+const FOOTER_BYTES: usize = 64 << 10;
 
 /// Small files read at the same time: most of the time of each is waiting for the store.
 const PARALLEL_READS: usize = 16;
@@ -111,6 +123,13 @@ impl Archive {
         let micros = table.progress(WATERMARK_TIME).await?.unwrap_or(0);
         let time = DateTime::from_timestamp_micros(micros).unwrap_or(self.identity.created_at);
         Ok(Watermark { lsn: Lsn::from_i64(lsn), time })
+    }
+
+    /// When the archive's writer became it, by its clock: whatever it has staged is younger. `None` where its program did
+    /// not say so yet.
+    pub async fn claimed_at(&self) -> Result<Option<DateTime<Utc>>> {
+        let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(None) };
+        Ok(table.progress(CLAIMED).await?.and_then(DateTime::from_timestamp_millis))
     }
 
     async fn log_table(&self, table: LogTable) -> Result<Option<DeltaTable>> {
@@ -257,18 +276,23 @@ impl Archive {
 
     /// The newest base image of a table at or before an LSN.
     pub async fn image(&self, name: &TableName, at: Lsn) -> Result<Option<Image>> {
+        Ok(self.images(name, at).await?.into_iter().next())
+    }
+
+    /// The base images under a name at or before an LSN, the newest first.
+    pub async fn images(&self, name: &TableName, at: Lsn) -> Result<Vec<Image>> {
         let Some(table) = DeltaTable::open(&self.store, &TablePath::Images(name.clone())).await? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         // An image from before the archive's beginning is what an interrupted `init` left.
-        let mut files = table.files(None).await?;
         let usable = self.identity.start_lsn.as_i64()..=at.as_i64();
-        files.retain(|file| file.image_lsn.is_some_and(|lsn| usable.contains(&lsn)));
-        let newest = files.iter().filter_map(|file| file.image_lsn).max();
-        Ok(newest.map(|newest| {
-            files.retain(|file| file.image_lsn == Some(newest));
-            Image { lsn: Lsn::from_i64(newest), files }
-        }))
+        let mut images: BTreeMap<i64, Vec<DataFile>> = BTreeMap::new();
+        for file in table.files(None).await? {
+            if let Some(lsn) = file.image_lsn.filter(|lsn| usable.contains(lsn)) {
+                images.entry(lsn).or_default().push(file);
+            }
+        }
+        Ok(images.into_iter().rev().map(|(lsn, files)| Image { lsn: Lsn::from_i64(lsn), files }).collect())
     }
 
     /// The columns and all files of a table as query engines see them.
@@ -287,18 +311,23 @@ impl Archive {
 
     /// Opens a data file; `columns` names the top-level columns to read, all without it.
     pub async fn read(&self, file: &DataFile, columns: Option<&[&str]>) -> Result<DataReader> {
-        let reader =
+        let reader = self.open_file(file, PageIndexPolicy::Skip).await?;
+        Ok(columns.map_or_else(|| reader.copy(), |columns| reader.columns(columns)))
+    }
+
+    /// Opens a data file of which only some rows are wanted: its pages are looked up where it has an index of them.
+    pub async fn read_some(&self, file: &DataFile) -> Result<DataReader> {
+        self.open_file(file, PageIndexPolicy::Optional).await
+    }
+
+    async fn open_file(&self, file: &DataFile, pages: PageIndexPolicy) -> Result<DataReader> {
+        let mut object =
             ObjectReader { objects: Arc::clone(self.store.objects()), path: object_path(&file.path)?, size: file.size };
-        let fail = |error: ParquetError| parquet_failure(&self.store, &file.path, error);
-        let mut builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(fail)?;
-        if let Some(columns) = columns {
-            let roots = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
-            let wanted: Vec<usize> =
-                roots.filter(|(_, field)| columns.contains(&field.name())).map(|(at, _)| at).collect();
-            let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-            builder = builder.with_projection(mask);
-        }
-        Ok(DataReader { store: self.store.clone(), path: file.path.clone(), builder: builder.with_batch_size(8192) })
+        let options = ArrowReaderOptions::new().with_page_index_policy(pages);
+        let metadata = ArrowReaderMetadata::load_async(&mut object, options).await;
+        let metadata = metadata.map_err(|error| parquet_failure(&self.store, &file.path, error))?;
+        let (store, path) = (self.store.clone(), file.path.clone());
+        Ok(DataReader { store, path, object, metadata, columns: None, rows: None })
     }
 }
 
@@ -306,32 +335,105 @@ impl Archive {
 pub struct DataReader {
     store: Store,
     path: String,
-    builder: ParquetRecordBatchStreamBuilder<ObjectReader>,
+    object: ObjectReader,
+    metadata: ArrowReaderMetadata,
+    columns: Option<Vec<String>>,
+    rows: Option<Vec<Rows>>,
 }
 
 impl DataReader {
     /// The relation version that the file's rows have.
     pub fn relation(&self) -> Result<RelationVersion> {
-        let entries = self.builder.metadata().file_metadata().key_value_metadata();
-        let json = entries
-            .into_iter()
-            .flatten()
-            .find(|entry| entry.key == RELATION_KEY)
-            .and_then(|entry| entry.value.as_deref());
+        let json = self.said(RELATION_KEY);
         log::parse_relation(
             json.ok_or_else(|| Failure::failed(format!("{} does not say what table it is of", self.path)))?,
         )
     }
 
-    /// Restricts reading to these rows of the file.
-    pub fn select(mut self, rows: parquet::arrow::arrow_reader::RowSelection) -> DataReader {
-        self.builder = self.builder.with_row_selection(rows);
-        self
+    /// What the file's metadata says under a key.
+    pub fn said(&self, key: &str) -> Option<&str> {
+        let entries = self.metadata.metadata().file_metadata().key_value_metadata();
+        entries.into_iter().flatten().find(|entry| entry.key == key).and_then(|entry| entry.value.as_deref())
+    }
+
+    /// The columns of its rows.
+    pub fn schema(&self) -> arrow::datatypes::SchemaRef {
+        Arc::clone(self.metadata.schema())
+    }
+
+    /// The same file, to be read once more; nothing of it is fetched again that is known.
+    pub fn copy(&self) -> DataReader {
+        DataReader {
+            store: self.store.clone(),
+            path: self.path.clone(),
+            object: self.object.clone(),
+            metadata: self.metadata.clone(),
+            columns: self.columns.clone(),
+            rows: self.rows.clone(),
+        }
+    }
+
+    /// The same file, with these top-level columns only.
+    pub fn columns(&self, columns: &[&str]) -> DataReader {
+        DataReader { columns: Some(columns.iter().map(|&name| name.to_owned()).collect()), ..self.copy() }
+    }
+
+    /// Leaves out rows of images whose keys cannot be the sought ones.
+    pub fn select_keys(self, bounds: &[KeyBounds]) -> DataReader {
+        let rows = (!bounds.is_empty()).then(|| pruning::rows_of_keys(self.metadata.metadata(), bounds));
+        DataReader { rows, ..self }
+    }
+
+    /// Leaves out changes of rows whose keys cannot be the sought ones; truncations stay. Nothing is left out where the
+    /// file does not say where its truncations are.
+    pub fn select_changes(self, bounds: &[KeyBounds]) -> DataReader {
+        let Some(truncations) = self.said(CLUSTERED_KEY).and_then(|count| count.parse::<u64>().ok()) else {
+            return self;
+        };
+        let selected = self.select_keys(bounds);
+        let rows = selected.rows.clone().map(|rows| pruning::union(rows, std::iter::once(0..truncations)));
+        DataReader { rows, ..selected }
+    }
+
+    /// Restricts reading to these rows of the file, which ascend.
+    pub fn select(self, rows: Vec<Rows>) -> DataReader {
+        DataReader { rows: Some(rows), ..self }
+    }
+
+    /// The numbers in the file of the rows that are read, in order.
+    pub fn row_numbers(&self) -> impl Iterator<Item = u64> + Send + use<> {
+        let all = 0..self.metadata.metadata().file_metadata().num_rows().max(0) as u64;
+        self.rows.clone().unwrap_or_else(|| vec![all]).into_iter().flatten()
+    }
+
+    /// How many rows a batch has: fewer where they are large.
+    pub fn batch_rows(&self) -> usize {
+        let groups = self.metadata.metadata().row_groups().iter();
+        let (rows, bytes) = groups.fold((0, 0), |(rows, bytes), group| {
+            (rows + group.num_rows().max(0) as u64, bytes + group.total_byte_size().max(0) as u64)
+        });
+        let fitting = BATCH_BYTES.saturating_mul(rows).checked_div(bytes).unwrap_or(u64::MAX);
+        BATCH_ROWS.min(fitting.max(1) as usize)
     }
 
     /// The rows, batch by batch.
-    pub fn stream(self) -> Result<impl futures::Stream<Item = Result<RecordBatch>> + Send + Unpin> {
-        let DataReader { store, path, builder } = self;
+    pub fn stream(self) -> Result<impl futures::Stream<Item = Result<RecordBatch>> + Send + Unpin + use<>> {
+        let batch_rows = self.batch_rows();
+        let DataReader { store, path, object, metadata, columns, rows } = self;
+        let total = metadata.metadata().file_metadata().num_rows().max(0) as usize;
+        let mut builder =
+            ParquetRecordBatchStreamBuilder::new_with_metadata(object, metadata).with_batch_size(batch_rows);
+        if let Some(columns) = columns {
+            let roots = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
+            let is_wanted = |name: &str| columns.iter().any(|column| column == name);
+            let wanted: Vec<usize> = roots.filter(|(_, field)| is_wanted(field.name())).map(|(at, _)| at).collect();
+            let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
+            builder = builder.with_projection(mask);
+        }
+        if let Some(rows) = rows {
+            let ranges = rows.into_iter().map(|rows| rows.start as usize..rows.end as usize);
+            builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, total));
+        }
         let stream = builder.build().map_err(|error| parquet_failure(&store, &path, error))?;
         Ok(stream.map_err(move |error| parquet_failure(&store, &path, error)))
     }
@@ -372,7 +474,7 @@ fn commits_of(batch: &RecordBatch, commits: &mut Vec<Commit>) -> Result<()> {
 }
 
 /// Reads Parquet by ranges of an object.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ObjectReader {
     objects: Arc<dyn ObjectStore>,
     path: Path,
@@ -394,11 +496,15 @@ impl AsyncFileReader for ObjectReader {
 
     fn get_metadata<'a>(
         &'a mut self,
-        _options: Option<&'a ArrowReaderOptions>,
+        options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
             let size = self.size;
-            ParquetMetaDataReader::new().load_and_finish(self, size).await.map(Arc::new)
+            let pages = options.map_or(PageIndexPolicy::Skip, ArrowReaderOptions::column_index_policy);
+            let reader = ParquetMetaDataReader::new()
+                .with_page_index_policy(pages)
+                .with_prefetch_hint(Some(FOOTER_BYTES.min(size as usize)));
+            reader.load_and_finish(self, size).await.map(Arc::new)
         }
         .boxed()
     }

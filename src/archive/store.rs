@@ -8,10 +8,11 @@ use delta_kernel::KernelError;
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use futures::TryStreamExt as _;
+use futures::stream::{self, StreamExt as _};
 use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig};
 use url::Url;
 
 use super::durable_local::DurableLocal;
@@ -125,6 +126,25 @@ impl Store {
     /// Writes an object under a name that nobody else uses.
     pub(super) async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
         self.objects.put(&object_path(path)?, PutPayload::from(bytes)).await.map_err(|error| self.failure(error))?;
+        Ok(())
+    }
+
+    /// What lies below a directory, by name.
+    pub(super) async fn list(&self, directory: &str) -> Result<Vec<ObjectMeta>> {
+        let listed = self.objects.list(Some(&object_path(directory)?));
+        listed.try_collect().await.map_err(|error| self.failure(error))
+    }
+
+    /// Deletes objects; those that are gone already are no failure.
+    pub(super) async fn delete(&self, paths: Vec<Path>) -> Result<()> {
+        let paths = stream::iter(paths.into_iter().map(Ok)).boxed();
+        let mut deleted = self.objects.delete_stream(paths);
+        while let Some(outcome) = deleted.next().await {
+            match outcome {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(self.failure(error)),
+            }
+        }
         Ok(())
     }
 

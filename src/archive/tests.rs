@@ -1,144 +1,21 @@
 //! What the archive promises, over stores that fail in every place.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arrow::array::{AsArray as _, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::stream::BoxStream;
+use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt as _,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
-};
 
+use super::faults::{Fault, Faulty};
 use super::*;
 use crate::failure::{Category, Result};
 use crate::model::{
     Commit, Identity, Lsn, Mark, Position, RelationEvent, RelationRecord, RelationVersion, TableName, Transaction,
 };
-
-/// What a store does with one put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    /// Does it and says that it failed.
-    LostAnswer,
-    /// Does it, fails, and does not find the answer when the client tries again: the name exists now.
-    LostAnswerAndRetry,
-    /// Does not do it.
-    Refused,
-    /// Does neither this nor anything later.
-    Gone,
-}
-
-/// An object store whose n-th put meets a fault.
-#[derive(Debug)]
-struct Faulty {
-    objects: Arc<InMemory>,
-    puts: AtomicUsize,
-    fault: Option<(usize, Fault)>,
-    paths: Mutex<Vec<String>>,
-}
-
-impl Faulty {
-    fn over(objects: &Arc<InMemory>, fault: Option<(usize, Fault)>) -> Arc<Faulty> {
-        let objects = Arc::clone(objects);
-        Arc::new(Faulty { objects, puts: AtomicUsize::new(0), fault, paths: Mutex::default() })
-    }
-
-    fn store(self: &Arc<Self>) -> Store {
-        Store::new("memory://test", "memory:///".parse().unwrap(), Arc::clone(self) as Arc<dyn ObjectStore>)
-    }
-
-    fn was_met(&self) -> bool {
-        self.fault.is_some_and(|(at, _)| self.puts.load(Ordering::Relaxed) > at)
-    }
-}
-
-impl fmt::Display for Faulty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Faulty")
-    }
-}
-
-fn broken() -> object_store::Error {
-    object_store::Error::Generic { store: "Faulty", source: "connection reset by peer".into() }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> object_store::Result<PutResult> {
-        let number = self.puts.fetch_add(1, Ordering::Relaxed);
-        self.paths.lock().unwrap().push(location.to_string());
-        let fault = self.fault.filter(|(at, fault)| *at == number || (*fault == Fault::Gone && *at < number));
-        match fault.map(|(_, fault)| fault) {
-            None => self.objects.put_opts(location, payload, options).await,
-            Some(Fault::Refused | Fault::Gone) => Err(broken()),
-            Some(Fault::LostAnswer) => {
-                self.objects.put_opts(location, payload, options).await?;
-                Err(broken())
-            }
-            Some(Fault::LostAnswerAndRetry) => {
-                self.objects.put_opts(location, payload.clone(), options.clone()).await?;
-                self.objects.put_opts(location, payload, options).await
-            }
-        }
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        _: &Path,
-        _: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        Err(broken())
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.objects.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
-        self.objects.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.objects.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.objects.list(prefix)
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.objects.list_with_offset(prefix, offset)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.objects.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> object_store::Result<()> {
-        Err(broken())
-    }
-}
 
 const START: Lsn = Lsn(1000);
 

@@ -39,6 +39,8 @@ pub(super) const WATERMARK: &str = "afterimage.watermark";
 pub(super) const WATERMARK_TIME: &str = "afterimage.watermark_time";
 /// Which writer may publish, in `log/transactions`.
 const EPOCH: &str = "afterimage.epoch";
+/// When that writer claimed the archive, milliseconds since 1970 by its clock, in `log/transactions`.
+pub(super) const CLAIMED: &str = "afterimage.claimed";
 
 /// Tables committed at the same time.
 const PARALLEL_COMMITS: usize = 8;
@@ -107,7 +109,8 @@ impl ArchiveWriter {
         // lost. They look alike, and the last claim counts.
         let epoch = loop {
             let next = transactions.progress(EPOCH).await?.unwrap_or(0) + 1;
-            if transactions.append(&[], &[(EPOCH, next)]).await? == Appended::Committed {
+            let claim = [(EPOCH, next), (CLAIMED, Utc::now().timestamp_millis())];
+            if transactions.append(&[], &claim).await? == Appended::Committed {
                 break next;
             }
         };

@@ -5,6 +5,7 @@ mod demo;
 mod export;
 mod init;
 mod log;
+mod maintain;
 mod mark;
 pub mod output;
 mod progress;
@@ -98,6 +99,8 @@ Examples:
     Query(query::QueryArgs),
     /// Bring rows back: shows a plan, and performs it with --apply
     Restore(restore::RestoreArgs),
+    /// Merge small files, write base images where they pay, delete what nobody reads any more; run does it too
+    Maintain(maintain::MaintainArgs),
     /// The whole story on a private, throw-away PostgreSQL
     Demo(demo::DemoArgs),
 }
@@ -172,6 +175,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Export(args) => export::run(&context, args).await,
         Command::Query(args) => query::run(&context, args).await,
         Command::Restore(args) => Box::pin(restore::run(&context, args)).await,
+        Command::Maintain(args) => Box::pin(maintain::run(&context, args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
     }
 }

@@ -16,6 +16,7 @@ use crate::capture::{self, Outcome, Running, RunningTransaction};
 use crate::config::{ByteSize, CaptureConfig, Span};
 use crate::failure::{Failure, Result};
 use crate::history::source_position;
+use crate::maintenance;
 use crate::model::{Lsn, Point};
 use crate::postgres::Source;
 
@@ -33,6 +34,9 @@ pub(super) struct RunArgs {
     /// Where unfinished transactions go that do not fit into it; the system's temporary directory by default
     #[arg(long, value_name = "DIRECTORY")]
     spill_directory: Option<PathBuf>,
+    /// Leave the archive's files as they are; afterimage maintain does what is left out
+    #[arg(long)]
+    no_maintenance: bool,
     #[command(flatten)]
     init: InitArgs,
 }
@@ -67,7 +71,13 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     });
     let (running, in_progress) = watch::channel(Running::default());
     tokio::spawn(tell_of_large(in_progress));
-    let outcome = capture::run(&source, &store, &settings, until, stop, running, &RunShown).await?;
+    let maintained = context.config.maintenance.clone();
+    let keeping = (!args.no_maintenance && !maintained.off)
+        .then(|| tokio::spawn(maintenance::keep(store.clone(), maintained.policy(), stop.clone())));
+    let outcome = capture::run(&source, &store, &settings, until, stop, running, &RunShown).await;
+    // It can be cut off anywhere, as by a crash.
+    keeping.iter().for_each(tokio::task::JoinHandle::abort);
+    let outcome = outcome?;
     match outcome {
         Outcome::Stopped => tracing::info!("stopped"),
         Outcome::Reached => tracing::info!("the archive has everything up to {}", until.unwrap_or(Lsn::ZERO)),

@@ -11,6 +11,7 @@ pub use quantity::{ByteSize, Span};
 
 use crate::capture::CaptureSettings;
 use crate::failure::{Failure, Result};
+use crate::maintenance::Policy;
 use crate::model::TablePattern;
 
 /// The file that is read where none is named.
@@ -29,6 +30,7 @@ pub struct Config {
     pub archive: Option<String>,
     pub capture: CaptureConfig,
     pub restore: RestoreConfig,
+    pub maintenance: MaintenanceConfig,
 }
 
 /// How the source is read into the archive.
@@ -61,6 +63,34 @@ pub struct CaptureConfig {
 pub struct RestoreConfig {
     /// How long a restore waits for a lock: "5s" by default.
     pub lock_timeout: Option<Span>,
+}
+
+/// How the archive is kept fast to read.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MaintenanceConfig {
+    /// Leave it to `afterimage maintain`: `run` does none.
+    pub off: bool,
+    /// How long `run` rests between two turns: "1m" by default.
+    pub interval: Option<Span>,
+    /// How long a file stays after it was replaced, for readers of older versions of its table: "24h" by default.
+    pub retention: Option<Span>,
+    /// A table gets another base image when its changes since the newest one are as large as that, and at least this
+    /// large: "16MB" by default.
+    pub image_floor: Option<ByteSize>,
+}
+
+impl MaintenanceConfig {
+    /// The policy of maintenance, defaults filled in.
+    pub fn policy(&self) -> Policy {
+        let default = Policy::default();
+        Policy {
+            interval: self.interval.map_or(default.interval, |span| span.0),
+            retention: self.retention.map_or(default.retention, |span| span.0),
+            image_floor_bytes: self.image_floor.map_or(default.image_floor_bytes, |size| size.0),
+            ..default
+        }
+    }
 }
 
 impl Config {

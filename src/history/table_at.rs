@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use futures::TryStreamExt as _;
-use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 
 use super::overlay::{self, KeySet, Overlay, Place, Source};
-use crate::archive::{Archive, DataFile, Image};
+use crate::archive::{Archive, DataFile, DataReader, Image};
 use crate::columnar::{RowReader, RowText, Wanted, names};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, Identity, Lsn, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
@@ -143,12 +142,8 @@ impl TableAt {
             from: self.from,
             to: self.cut,
         };
-        let wider = match only {
-            Some(only) => Some(range.with_former_keys(only).await?),
-            None => None,
-        };
-        let read = wider.as_ref();
-        let mut overlay = Overlay::read(&range, read).await?;
+        let (mut overlay, read) = Overlay::read(&range, only).await?;
+        let read = read.as_deref();
         let mut borrowed = Borrowed::of(&overlay);
         let mut wanted = |row: &RowText, key: &[u8]| {
             if only.is_none_or(|only| only.contains(key)) { sink(row) } else { Ok(()) }
@@ -225,16 +220,16 @@ impl TableAt {
         borrowed: &mut Borrowed,
         sink: &mut KeyedSink<'_>,
     ) -> Result<()> {
-        let reader = self.archive.read(file, None).await?;
+        let reader = match only {
+            Some(_) => self.archive.read_some(file).await?,
+            None => self.archive.read(file, None).await?,
+        };
         let relation = reader.relation()?;
         let columns = self.columns_in(&relation);
         let keys = self.keys_in(&relation);
         let selects = only.is_some() || overlay.touches_image() || borrowed.needs_image();
         let reader = match only {
-            Some(only) => {
-                let rows = self.rows_with_keys(file, &keys, only).await?;
-                reader.select(selection(&rows))
-            }
+            Some(only) => rows_with_keys(reader.select_keys(&overlay::key_bounds(&keys, only)), &keys, only).await?,
             None => reader,
         };
         let mut batches = reader.stream()?;
@@ -259,24 +254,6 @@ impl TableAt {
             }
         }
         Ok(())
-    }
-
-    async fn rows_with_keys(&self, file: &DataFile, keys: &[Wanted<'_>], only: &KeySet) -> Result<Vec<u32>> {
-        let mut wanted = vec![names::EXACT];
-        wanted.extend(keys.iter().filter_map(overlay::stored_name));
-        let mut batches = self.archive.read(file, Some(&wanted)).await?.stream()?;
-        let (mut found, mut first_row, mut key) = (Vec::new(), 0u32, Vec::new());
-        while let Some(batch) = batches.try_next().await? {
-            let reader = RowReader::new(&batch, keys)?;
-            for row in 0..batch.num_rows() {
-                reader.read_key(row, &mut key);
-                if only.contains(key.as_slice()) {
-                    found.push(first_row + row as u32);
-                }
-            }
-            first_row += batch.num_rows() as u32;
-        }
-        Ok(found)
     }
 
     /// The rows that the changes left, file by file.
@@ -305,7 +282,7 @@ impl TableAt {
     }
 
     async fn fetch(&self, file: &DataFile, rows: &[(u32, usize)], take: &mut VersionSink<'_>) -> Result<()> {
-        let reader = self.archive.read(file, None).await?;
+        let reader = self.archive.read_some(file).await?;
         let relation = reader.relation()?;
         let columns = self.columns_in(&relation);
         let keys = self.keys_in(&relation);
@@ -438,12 +415,16 @@ fn identity_kind(relation: &RelationVersion) -> Option<Vec<i16>> {
     (relation.identity != Identity::Full).then(|| relation.key_positions().into_iter().map(number).collect())
 }
 
-/// The newest base image under a name, where it is of this table and not of another that had the name.
+/// The newest base image under a name that is of this table: another may have had the name too.
 async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Result<Option<Image>> {
-    let Some(image) = archive.image(name, at).await? else { return Ok(None) };
-    let Some(file) = image.files.first() else { return Ok(None) };
-    let relation = archive.read(file, Some(&[])).await?.relation()?;
-    Ok((relation.oid == oid).then_some(image))
+    for image in archive.images(name, at).await? {
+        if let Some(file) = image.files.first()
+            && archive.read(file, None).await?.relation()?.oid == oid
+        {
+            return Ok(Some(image));
+        }
+    }
+    Ok(None)
 }
 
 /// Rows that are not in the state themselves but hold values that updates left out.
@@ -527,16 +508,32 @@ fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)], text: &mut
     }
 }
 
-/// The rows of a file at these positions, which ascend.
-fn selection(rows: &[u32]) -> RowSelection {
-    let mut selectors = Vec::new();
-    let mut at = 0;
-    for &row in rows {
-        if row > at {
-            selectors.push(RowSelector::skip((row - at) as usize));
+/// A file of an image, restricted to the rows with these keys.
+async fn rows_with_keys(reader: DataReader, keys: &[Wanted<'_>], only: &KeySet) -> Result<DataReader> {
+    let mut wanted = vec![names::EXACT];
+    wanted.extend(keys.iter().filter_map(overlay::stored_name));
+    let (mut numbers, mut batches) = (reader.row_numbers(), reader.columns(&wanted).stream()?);
+    let (mut found, mut key) = (Vec::new(), Vec::new());
+    while let Some(batch) = batches.try_next().await? {
+        let rows = RowReader::new(&batch, keys)?;
+        for (row, number) in (0..batch.num_rows()).zip(numbers.by_ref()) {
+            rows.read_key(row, &mut key);
+            if only.contains(key.as_slice()) {
+                found.push(number as u32);
+            }
         }
-        selectors.push(RowSelector::select(1));
-        at = row + 1;
     }
-    RowSelection::from(selectors)
+    Ok(reader.select(selection(&found)))
+}
+
+/// The rows of a file at these positions, which ascend, as ranges.
+fn selection(rows: &[u32]) -> Vec<std::ops::Range<u64>> {
+    let mut ranges: Vec<std::ops::Range<u64>> = Vec::new();
+    for row in rows.iter().map(|row| u64::from(*row)) {
+        match ranges.last_mut() {
+            Some(last) if last.end == row => last.end += 1,
+            _ => ranges.push(row..row + 1),
+        }
+    }
+    ranges
 }

@@ -56,7 +56,7 @@ async fn history(release: Release, seed: u64) {
     if release == Release::Eighteen {
         database.send_at_once().await;
     }
-    let site = Site::local(&database, &directory);
+    let site = Site::local(&database, &directory).maintained_eagerly(&directory);
     let client = database.connect().await;
     let mut world = World { random: StdRng::seed_from_u64(seed), names: 0, done: Vec::new() };
     client.batch_execute(TYPES).await.unwrap();

@@ -12,6 +12,7 @@ mod in_progress;
 mod init;
 mod interruptions;
 mod kill;
+mod maintenance;
 mod readers;
 mod regress;
 mod scratch;

@@ -79,7 +79,11 @@ impl Wire {
             return;
         }
         // Under the lock of the state, so that a cut finds every connection that it must break.
-        self.open.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+        let mut open = self.open.lock().unwrap();
+        // What has ended on both sides has no peer any more, and holds a descriptor.
+        open.retain(|socket| socket.peer_addr().is_ok());
+        open.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+        drop(open);
         self.pump(client.try_clone().unwrap(), server.try_clone().unwrap());
         self.pump(server, client);
     }

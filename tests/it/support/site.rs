@@ -1,6 +1,7 @@
 //! A source with its archive, and what one does with the two.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
 use afterimage::archive::{Archive, Store};
@@ -34,6 +35,13 @@ impl<'a> Site<'a> {
 
     fn new(database: &'a Database, archive: String) -> Site<'a> {
         Site { database, source: database.url().to_owned(), archive, variables: Vec::new() }
+    }
+
+    /// With maintenance that hardly rests, and takes a base image wherever a table has changed.
+    pub(crate) fn maintained_eagerly(self, directory: &Directory) -> Site<'a> {
+        let file = directory.path().join("eager.toml");
+        fs::write(&file, "[maintenance]\ninterval = \"100ms\"\nimage_floor = \"1kB\"\n").unwrap();
+        self.variable("AFTERIMAGE_CONFIG", file.to_str().unwrap())
     }
 
     /// Reaches the source by another URL.

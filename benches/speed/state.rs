@@ -1,0 +1,145 @@
+//! The state of a table after maintenance, and one key's row, against DuckDB over the same Parquet files.
+//!
+//! DuckDB reads the newest image and the changes since, as we do, and takes of each key the last: the fastest of several
+//! plans that were tried, `max` of the position per key, joined back. Both write CSV. Of DuckDB only the query is on the
+//! bill, not Python's start; of us the whole process is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::Result;
+use super::lab::{Lab, compare, settle};
+use super::process::{self, Cost};
+use super::report::Report;
+
+const KEYS: u64 = 100_000;
+const CHANGES: u64 = 1_000_000;
+/// Transactions over which the changes are spread.
+const TRANSACTIONS: u64 = 100;
+const DATABASE: &str = "state";
+const KEY: u64 = 4711;
+
+pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
+    lab.database(DATABASE, KEYS)?;
+    let archive = lab.init(DATABASE)?;
+    let begun = lab.position(DATABASE)?;
+    let archiver = process::spawn(lab.afterimage(DATABASE, &archive).args([
+        "run",
+        "--flush-interval",
+        "100ms",
+        "--no-maintenance",
+    ]))?;
+    for number in 0..TRANSACTIONS {
+        let every = KEYS * TRANSACTIONS / CHANGES;
+        lab.sql(
+            DATABASE,
+            &format!("UPDATE items SET changed_at = now(), title = md5(title) WHERE id % {every} = {number} % {every}"),
+        )?;
+        lab.wait_until_archived(DATABASE)?;
+    }
+    let at = lab.position(DATABASE)?;
+    lab.wait_until_archived(DATABASE)?;
+    process::stop(archiver)?;
+    let wal = lab.sql(DATABASE, &format!("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{begun}')"))?;
+    let before = size(&archive.join("changes"))?;
+    settle()?;
+    for (kind, floor) in [("changes only", "1TB"), ("with the image that maintenance writes", "16MB")] {
+        let cost = maintain(lab, &archive, floor)?;
+        report.alone(&format!("maintain, {kind}"), CHANGES, &[cost]);
+        states(lab, &archive, report, kind, &at)?;
+    }
+    let after = size(&archive.join("changes"))?;
+    println!(
+        "bytes per change: WAL {}, archive {} before maintenance and {} after",
+        per(&wal)?,
+        before / CHANGES,
+        after / CHANGES
+    );
+    lab.forget(DATABASE, &archive)
+}
+
+fn per(bytes: &str) -> Result<u64> {
+    Ok(bytes.parse::<f64>()? as u64 / CHANGES)
+}
+
+fn maintain(lab: &Lab, archive: &Path, floor: &str) -> Result<Cost> {
+    let file = lab.path("maintenance.toml");
+    fs::write(&file, format!("[maintenance]\nimage_floor = \"{floor}\"\n"))?;
+    let mut command = lab.afterimage(DATABASE, archive);
+    process::measure(command.arg("--config").arg(file).args(["maintain", "--retention", "0s"]))
+}
+
+fn states(lab: &Lab, archive: &Path, report: &mut Report, kind: &str, at: &str) -> Result<()> {
+    let state = compare(
+        || duckdb(archive, None),
+        || process::measure(lab.afterimage(DATABASE, archive).args(["export", "items", "--at", at])),
+    )?;
+    report.compared(&format!("state of a table, {kind}"), "DuckDB", CHANGES, &state);
+    let sql = format!("SELECT * FROM changes.items WHERE id = {KEY}");
+    let lookup = compare(
+        || duckdb(archive, Some(KEY)),
+        || process::measure(lab.afterimage(DATABASE, archive).args(["query", &sql])),
+    )?;
+    report.compared(&format!("one key's changes, {kind}"), "DuckDB", 1, &lookup);
+    Ok(())
+}
+
+/// The same from the same files, as the Delta log lists them.
+fn duckdb(archive: &Path, key: Option<u64>) -> Result<Cost> {
+    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().map(|target| target.join("python/bin/python"));
+    let python = python.filter(|python| python.exists()).ok_or("there is no DuckDB; run tests/install test")?;
+    let mut command = Command::new(python);
+    let (images, since) = newest_image(archive)?;
+    let changes = parquet_files(&archive.join("changes/public/items"))?;
+    let changes = format!("SELECT * FROM read_parquet([{changes}])");
+    let sql = match key {
+        Some(key) => format!("{changes} WHERE id = {key}"),
+        None => format!(
+            "WITH c AS ({changes} WHERE _lsn >= {since}), last AS (SELECT coalesce(id, _old.id) AS k, max(_lsn * 1048576 + _seq) AS p
+               FROM c GROUP BY 1)
+             SELECT c.id, c.title, c.details, c.changed_at FROM c JOIN last
+               ON c.id = last.k AND c._lsn * 1048576 + c._seq = last.p WHERE c._op <> 'delete'
+             UNION ALL SELECT id, title, details, changed_at FROM read_parquet([{images}]) i
+               WHERE NOT EXISTS (SELECT 1 FROM last WHERE last.k = i.id)"
+        ),
+    };
+    let copy = format!("COPY ({sql}) TO '/dev/null' (FORMAT csv, HEADER)");
+    let script = format!(
+        "import duckdb, time\nduckdb.sql('SET enable_progress_bar = false')\nbegun = time.time()\nduckdb.sql({copy:?})\nprint(time.time() - begun)"
+    );
+    let output = command.args(["-c", &script]).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    let seconds = String::from_utf8(output.stdout)?;
+    let wall = Duration::from_secs_f64(seconds.trim().parse().map_err(|_| format!("DuckDB said {seconds:?}"))?);
+    Ok(Cost { wall, processor: wall, peak_bytes: 0 })
+}
+
+/// The files of the newest image, and its LSN.
+fn newest_image(archive: &Path) -> Result<(String, u64)> {
+    let mut newest = (PathBuf::new(), 0);
+    for entry in fs::read_dir(archive.join("images/public/items"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let lsn = name.strip_prefix("_image_lsn=").and_then(|lsn| lsn.parse().ok()).unwrap_or(0);
+        if lsn > newest.1 {
+            newest = (path, lsn);
+        }
+    }
+    Ok((parquet_files(&newest.0)?, newest.1))
+}
+
+/// A table's files as a list in SQL. Without the retention nothing lies there but what the table has.
+fn parquet_files(directory: &Path) -> Result<String> {
+    let paths = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let files = paths.iter().filter(|path| path.extension().is_some_and(|ending| ending == "parquet"));
+    Ok(files.map(|path| format!("'{}'", path.display())).collect::<Vec<_>>().join(", "))
+}
+
+fn size(directory: &Path) -> Result<u64> {
+    let output = Command::new("du").args(["--summarize", "--bytes"]).arg(directory).output()?;
+    Ok(String::from_utf8(output.stdout)?.split_whitespace().next().unwrap_or("0").parse()?)
+}

@@ -1,0 +1,280 @@
+//! One table of an archive under maintenance: rows put into other files, and what nobody reads any more deleted.
+//!
+//! Works beside the archive's writer, whose commits only add files. Of two maintainers of one table one changes nothing:
+//! every commit made here moves the table's `maintenance` number, which is the commit's version, and one that finds
+//! another number than it began with gives up. Files that take others' place without new rows do not conflict by
+//! themselves (Delta protocol, "Add File and Remove File"), and two such commits would double every row.
+//!
+//! **What may be deleted**: a data file that was removed from the table before `before`, so that who reads an older
+//! version of the table can finish; and one that is in no version of it, is older than `before` and older than the claim
+//! of the archive's writer, which has therefore not staged it. That no other maintainer has staged it is made sure of by
+//! moving the number between looking and deleting. Of the Delta log what the protocol allows ("Metadata Cleanup").
+
+use std::collections::{HashMap, HashSet};
+
+use arrow::datatypes::Schema;
+use chrono::{DateTime, TimeDelta, Utc};
+use object_store::ObjectMeta;
+use serde::{Deserialize, Serialize};
+
+use super::delta::{Appended, DataFile, DeltaTable, Replacement, StagedFile};
+use super::layout::TablePath;
+use super::listed::full_path;
+use super::store::{Store, object_path};
+use crate::failure::{Failure, Result};
+
+/// The version of the table's newest commit of maintenance.
+const MAINTENANCE: &str = "afterimage.maintenance";
+/// That of the one before, which so can be found.
+const MAINTENANCE_BEFORE: &str = "afterimage.maintenance_before";
+
+/// How data files end; nothing else is ever deleted among them.
+const DATA_FILE: &str = ".zstd.parquet";
+
+/// By how much the clocks of two machines and a store may differ.
+const CLOCKS: TimeDelta = TimeDelta::minutes(10);
+
+/// A table whose log has grown by this many commits without a checkpoint gets one.
+const COMMITS_WITHOUT_CHECKPOINT: u64 = 100;
+
+/// How often a commit that the archive's writer came before is tried again.
+const ATTEMPTS: usize = 100;
+
+/// What was deleted of a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Deleted {
+    /// Data files.
+    pub files: usize,
+    /// Their size.
+    pub bytes: u64,
+    /// Files of the Delta log.
+    pub log_files: usize,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct MaintainedTable {
+    store: Store,
+    table: DeltaTable,
+    number: i64,
+}
+
+impl MaintainedTable {
+    /// Begins maintaining a table; `None` where it does not exist.
+    pub async fn open(store: &Store, path: &TablePath) -> Result<Option<MaintainedTable>> {
+        match DeltaTable::open(store, path).await? {
+            Some(table) => MaintainedTable::of(store, table).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, for a table that is made with these columns where it or some of them are missing.
+    pub async fn open_or_create(store: &Store, path: &TablePath, schema: &Schema) -> Result<MaintainedTable> {
+        let mut table = DeltaTable::open_or_create(store, path, schema).await?;
+        table.add_missing_columns(schema).await?;
+        MaintainedTable::of(store, table).await
+    }
+
+    async fn of(store: &Store, table: DeltaTable) -> Result<MaintainedTable> {
+        let number = number_of(&table).await?;
+        Ok(MaintainedTable { store: store.clone(), table, number })
+    }
+
+    /// Its files when it was last looked at.
+    pub async fn files(&self) -> Result<Vec<DataFile>> {
+        self.table.files(None).await
+    }
+
+    /// Whether somebody else has maintained the table since it was opened: files that it had then may be gone.
+    pub async fn is_left_to_others(&mut self) -> Result<bool> {
+        self.table.refresh().await?;
+        Ok(number_of(&self.table).await? != self.number)
+    }
+
+    /// Puts files with the same rows in the place of others, in one commit. False where somebody else has maintained the
+    /// table since it was opened: then nothing is done, and `added` is deleted.
+    ///
+    /// # Errors
+    /// As the store says; it may then be done or not, and must be looked at again.
+    pub async fn replace(&mut self, removed: &[DataFile], added: &[StagedFile]) -> Result<bool> {
+        self.commit(removed, added, false).await
+    }
+
+    /// The same for files with rows that were not there.
+    pub async fn add(&mut self, added: &[StagedFile]) -> Result<bool> {
+        self.commit(&[], added, true).await
+    }
+
+    async fn commit(&mut self, removed: &[DataFile], added: &[StagedFile], new_rows: bool) -> Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let next = self.table.version() as i64 + 1;
+            let progress = [(MAINTENANCE, next), (MAINTENANCE_BEFORE, self.number)];
+            let replacement = Replacement { removed, added, new_rows, progress: &progress };
+            if self.table.replace(&replacement).await? == Appended::Committed {
+                self.number = next;
+                return Ok(true);
+            }
+            let found = number_of(&self.table).await?;
+            if found == self.number {
+                continue;
+            }
+            // Our own commit, whose answer was lost, shows itself by its files.
+            let active: HashSet<String> = self.files().await?.into_iter().map(|file| file.path).collect();
+            if !added.is_empty() && added.iter().all(|file| active.contains(file.path())) {
+                self.number = found;
+                return Ok(true);
+            }
+            let staged = added.iter().map(|file| object_path(file.path())).collect::<Result<Vec<_>>>()?;
+            self.store.delete(staged).await?;
+            return Ok(false);
+        }
+        Err(Failure::transient(format!("archive {}: {} is never left alone", self.store, self.table.directory())))
+    }
+
+    /// Deletes what the module's documentation allows; `claimed` is when the archive's writer became it. `None` where
+    /// somebody else maintains the table: then nothing is deleted.
+    pub async fn clean(&mut self, before: DateTime<Utc>, claimed: Option<DateTime<Utc>>) -> Result<Option<Deleted>> {
+        let listed = self.store.list(self.table.directory()).await?;
+        let log = format!("{}/_delta_log/", self.table.directory());
+        let (log, data): (Vec<ObjectMeta>, Vec<ObjectMeta>) =
+            listed.into_iter().partition(|object| object.location.as_ref().starts_with(&log));
+        let Some(unused) = self.unused(data, before, claimed).await? else { return Ok(None) };
+        let mut deleted =
+            Deleted { files: unused.len(), bytes: unused.iter().map(|file| file.size).sum(), log_files: 0 };
+        self.store.delete(unused.into_iter().map(|file| file.location).collect()).await?;
+        // Only now: the log's files say what was removed and when.
+        let old = LogFiles::of(log);
+        if old.newest_checkpoint() + COMMITS_WITHOUT_CHECKPOINT <= self.table.version() {
+            self.table.checkpoint().await?;
+        }
+        let old = old.outdated(before);
+        deleted.log_files = old.len();
+        self.store.delete(old).await?;
+        Ok(Some(deleted))
+    }
+
+    async fn unused(
+        &mut self,
+        mut data: Vec<ObjectMeta>,
+        before: DateTime<Utc>,
+        claimed: Option<DateTime<Utc>>,
+    ) -> Result<Option<Vec<ObjectMeta>>> {
+        data.retain(|file| file.location.as_ref().ends_with(DATA_FILE) && file.last_modified < before);
+        let removed = self.removed().await?;
+        self.leave_out_active(&mut data).await?;
+        let staged_before = claimed.map(|claimed| (claimed - CLOCKS).min(before));
+        let mut orphans = false;
+        data.retain(|file| match removed.get(file.location.as_ref()) {
+            Some(since) => *since < before,
+            None => {
+                let is_orphan = staged_before.is_some_and(|time| file.last_modified < time);
+                orphans |= is_orphan;
+                is_orphan
+            }
+        });
+        if orphans {
+            // Who staged one of them before this commit can commit it no more.
+            if !self.commit(&[], &[], false).await? {
+                return Ok(None);
+            }
+            self.leave_out_active(&mut data).await?;
+        }
+        Ok(Some(data))
+    }
+
+    async fn leave_out_active(&self, data: &mut Vec<ObjectMeta>) -> Result<()> {
+        let active: HashSet<String> = self.files().await?.into_iter().map(|file| file.path).collect();
+        data.retain(|file| !active.contains(file.location.as_ref()));
+        Ok(())
+    }
+
+    /// The files that maintenance removed, and when, as far back as the log goes.
+    async fn removed(&self) -> Result<HashMap<String, DateTime<Utc>>> {
+        let directory = self.table.directory();
+        let (mut removed, mut version) = (HashMap::new(), self.number);
+        while version > 0 {
+            let path = format!("{directory}/_delta_log/{version:020}.json");
+            let Some(commit) = self.store.read(&path).await? else { break };
+            version = 0;
+            for line in commit.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let action: Action = serde_json::from_slice(line)
+                    .map_err(|error| Failure::failed(format!("archive {}: {path}: {error}", self.store)))?;
+                if let Some(Remove { path, deletion_timestamp }) = action.remove {
+                    let time = DateTime::from_timestamp_millis(deletion_timestamp.unwrap_or(i64::MAX));
+                    removed.insert(full_path(directory, &path)?, time.unwrap_or(DateTime::<Utc>::MAX_UTC));
+                }
+                version = action.txn.filter(|txn| txn.app_id == MAINTENANCE_BEFORE).map_or(version, |txn| txn.version);
+            }
+        }
+        Ok(removed)
+    }
+}
+
+async fn number_of(table: &DeltaTable) -> Result<i64> {
+    Ok(table.progress(MAINTENANCE).await?.unwrap_or(0))
+}
+
+/// The actions of a commit that matter here (Delta protocol, "Actions").
+#[derive(Deserialize)]
+struct Action {
+    remove: Option<Remove>,
+    txn: Option<Txn>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Remove {
+    path: String,
+    deletion_timestamp: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Txn {
+    app_id: String,
+    version: i64,
+}
+
+/// What lies in a table's `_delta_log`.
+struct LogFiles {
+    commits: Vec<(u64, ObjectMeta)>,
+    checkpoints: Vec<(u64, ObjectMeta)>,
+    checksums: Vec<(u64, ObjectMeta)>,
+}
+
+impl LogFiles {
+    fn of(listed: Vec<ObjectMeta>) -> LogFiles {
+        let mut files = LogFiles { commits: Vec::new(), checkpoints: Vec::new(), checksums: Vec::new() };
+        for file in listed {
+            let Some((version, kind)) = file.location.filename().and_then(|name| name.split_once('.')) else {
+                continue;
+            };
+            let Some(version) =
+                Some(version).filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok())
+            else {
+                continue;
+            };
+            match kind {
+                "json" => files.commits.push((version, file)),
+                "checkpoint.parquet" => files.checkpoints.push((version, file)),
+                "crc" => files.checksums.push((version, file)),
+                _ => {}
+            }
+        }
+        files
+    }
+
+    fn newest_checkpoint(&self) -> u64 {
+        self.checkpoints.iter().map(|(version, _)| *version).max().unwrap_or(0)
+    }
+
+    /// Everything below the newest checkpoint that is not younger than the newest commit from before a time.
+    fn outdated(self, before: DateTime<Utc>) -> Vec<object_store::path::Path> {
+        let old = self.commits.iter().filter(|(_, file)| file.last_modified < before);
+        let Some(last) = old.map(|(version, _)| *version).max() else { return Vec::new() };
+        let kept = self.checkpoints.iter().map(|(version, _)| *version).filter(|version| *version <= last).max();
+        let Some(kept) = kept else { return Vec::new() };
+        let all = self.commits.into_iter().chain(self.checkpoints).chain(self.checksums);
+        all.filter(|(version, _)| *version < kept).map(|(_, file)| file.location).collect()
+    }
+}

@@ -1,0 +1,66 @@
+//! `afterimage maintain`.
+
+use std::io::stdout;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::context::Context;
+use super::output::{human, print_document, print_text};
+use super::run::stop_requested;
+use crate::config::{MaintenanceConfig, Span};
+use crate::failure::Result;
+use crate::maintenance::{TableReport, maintain};
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct MaintainArgs {
+    /// How long a file stays after it was replaced, for readers of older versions of its table; 24h by default
+    #[arg(long, value_name = "DURATION")]
+    retention: Option<Span>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    archive: String,
+    tables: Vec<TableReport>,
+}
+
+pub(super) async fn run(context: &Context, args: MaintainArgs) -> Result<()> {
+    let archive = context.archive().await?;
+    let file = context.config.maintenance.clone();
+    let policy = MaintenanceConfig { retention: args.retention.or(file.retention), ..file }.policy();
+    let (stopper, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        stop_requested().await;
+        tracing::info!("stopping after the table at hand");
+        stopper.send_replace(true);
+        stopper.closed().await;
+    });
+    let tables = maintain(&archive, &policy, &stop).await?;
+    let report = Report { archive: archive.store().to_string(), tables };
+    if context.json { print_document(stdout(), &report) } else { print_text(stdout(), &text(&report)) }
+}
+
+fn text(report: &Report) -> String {
+    let tables = report.tables.iter();
+    let width = tables.map(|table| table.table.len()).max().unwrap_or(0);
+    let mut lines: Vec<String> = report.tables.iter().map(|table| line(table, width)).collect();
+    let deleted: usize = report.tables.iter().map(|table| table.deleted.files).sum();
+    let bytes = report.tables.iter().map(|table| table.deleted.bytes).sum();
+    lines.push(format!("deleted {} ({})", human::counted(deleted as u64, "file"), human::bytes(bytes)));
+    lines.join("\n") + "\n"
+}
+
+fn line(table: &TableReport, width: usize) -> String {
+    let image = table.image.map(|lsn| format!(", base image at {lsn}")).unwrap_or_default();
+    let alone = if table.left_alone { ", left to who else maintains it" } else { "" };
+    format!(
+        "{:width$}  {} -> {} files, {} -> {}{image}{alone}",
+        table.table,
+        table.files_before,
+        table.files_after,
+        human::bytes(table.bytes_before),
+        human::bytes(table.bytes_after)
+    )
+}
