@@ -17,6 +17,7 @@ mod assembler;
 mod base_image;
 pub mod catalog;
 mod committer;
+mod copy_ranges;
 mod definitions;
 mod init;
 mod observer;
@@ -25,6 +26,7 @@ mod receiver;
 mod run;
 mod settings;
 pub mod source_check;
+mod throttle;
 
 pub use add::{Asked, add, begins_at, captures_ddl};
 pub use base_image::ImageProgress;

@@ -186,6 +186,7 @@ impl Session<'_> {
             store: self.store.clone(),
             slot: identity.slot.clone(),
             publication,
+            throttle: self.settings.throttle,
             taken: taken_sender,
             stop: stop.clone(),
         };

@@ -23,6 +23,8 @@ pub struct CaptureSettings {
     pub flush_bytes: usize,
     /// Connections that copy base images.
     pub copy_workers: usize,
+    /// Bytes per second, over all connections, at which base images are read at most.
+    pub throttle: Option<u64>,
 }
 
 impl Default for CaptureSettings {
@@ -36,6 +38,7 @@ impl Default for CaptureSettings {
             flush_interval: Duration::from_secs(1),
             flush_bytes: 64 << 20,
             copy_workers: 4,
+            throttle: None,
         }
     }
 }

@@ -85,6 +85,7 @@ impl Context {
             flush_interval: flags.flush_interval.or(file.flush_interval),
             flush_bytes: flags.flush_bytes.or(file.flush_bytes),
             copy_workers: flags.copy_workers.or(file.copy_workers),
+            throttle: flags.throttle.or(file.throttle),
         }
         .settings()
     }

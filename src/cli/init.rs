@@ -10,7 +10,7 @@ use super::context::{Context, parse_pattern};
 use super::output::{human, print_document, print_text};
 use super::progress::InitShown;
 use crate::capture::{self, InitReport};
-use crate::config::{ByteSize, CaptureConfig, Span};
+use crate::config::{ByteRate, ByteSize, CaptureConfig, Span};
 use crate::failure::Result;
 use crate::model::{Lsn, TableName, TablePattern};
 
@@ -42,6 +42,9 @@ pub(super) struct InitArgs {
     /// Connections that copy the base image; 4 by default
     #[arg(long, value_name = "N")]
     copy_workers: Option<usize>,
+    /// Read base images no faster than this, over all connections: 50MB/s
+    #[arg(long, value_name = "RATE")]
+    throttle: Option<ByteRate>,
 }
 
 impl InitArgs {
@@ -55,6 +58,7 @@ impl InitArgs {
             || self.slot.is_some()
             || self.publication.is_some()
             || self.copy_workers.is_some()
+            || self.throttle.is_some()
     }
 
     pub(super) fn config(self, flush_interval: Option<Span>, flush_bytes: Option<ByteSize>) -> CaptureConfig {
@@ -68,6 +72,7 @@ impl InitArgs {
             flush_interval,
             flush_bytes,
             copy_workers: self.copy_workers,
+            throttle: self.throttle,
         }
     }
 }

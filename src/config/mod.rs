@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use quantity::{ByteSize, Span};
+pub use quantity::{ByteRate, ByteSize, Span};
 
 use crate::capture::CaptureSettings;
 use crate::failure::{Failure, Result};
@@ -51,6 +51,8 @@ pub struct CaptureConfig {
     pub flush_bytes: Option<ByteSize>,
     /// Connections that copy base images: 4 by default.
     pub copy_workers: Option<usize>,
+    /// How fast base images are read at most, over all connections: "50MB/s"; as fast as possible by default.
+    pub throttle: Option<ByteRate>,
 }
 
 /// How rows are restored.
@@ -125,6 +127,7 @@ impl CaptureConfig {
             flush_interval: self.flush_interval.map_or(default.flush_interval, |span| span.0),
             flush_bytes: self.flush_bytes.map_or(default.flush_bytes, |size| size.0 as usize),
             copy_workers,
+            throttle: self.throttle.map(|rate| rate.0),
         })
     }
 }
