@@ -149,7 +149,8 @@ impl Worker {
                 copied.push((table, files.finish().await?));
             }
             let relation = &self.jobs[range.table].relation;
-            let (_, files) = open.get_or_insert_with(|| (range.table, ImageFiles::new(&self.store, relation, self.lsn)));
+            let (_, files) =
+                open.get_or_insert_with(|| (range.table, ImageFiles::new(&self.store, relation, self.lsn)));
             files.even_empty |= range.is_first();
             self.copy(&mut connection, range, files)
                 .await

@@ -86,6 +86,8 @@ pub async fn init(
     steps: &dyn InitSteps,
     stop: impl Future<Output = ()>,
 ) -> Result<InitReport> {
+    // Commits may be set to wait for the archiver, which there is not yet.
+    let source = &source.without_waiting();
     let session = source.connect("afterimage init").await?;
     let client: &Client = &session;
     let facts = source_check::facts(client).await?;

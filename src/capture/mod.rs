@@ -19,6 +19,7 @@ pub mod catalog;
 mod committer;
 mod copy_ranges;
 mod definitions;
+mod freshness;
 mod init;
 mod observer;
 mod privileges;
@@ -26,6 +27,7 @@ mod receiver;
 mod run;
 mod settings;
 pub mod source_check;
+mod synchronous;
 mod throttle;
 
 pub use add::{Asked, add, begins_at, captures_ddl};

@@ -1,6 +1,7 @@
 //! The archiver: sessions with the source, one after the other, until stopped.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,13 +12,15 @@ use super::addition::Additions;
 use super::assembler::{Assembler, Until};
 use super::committer::Committer;
 use super::definitions;
+use super::freshness::FreshnessMeter;
 use super::observer::Observer;
 use super::receiver;
 use super::settings::CaptureSettings;
 use super::source_check;
+use super::synchronous::{Lookout, Pace};
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, RelationEvent, RelationRecord, RelationVersion, quote_identifier};
+use crate::model::{Freshness, Lsn, RelationEvent, RelationRecord, RelationVersion, quote_identifier};
 use crate::postgres::{ReplicationConnection, Source};
 
 /// Batches that may wait between the receiver and the assembler.
@@ -41,6 +44,8 @@ pub trait RunEvents: Send + Sync {
     fn resumed(&self);
     /// A publication became durable.
     fn published(&self, publication: &Publication);
+    /// How fresh the archive was in the last minutes, now and then, and at the end since the start.
+    fn measured(&self, freshness: Freshness);
 }
 
 /// Why the archiver ended.
@@ -64,15 +69,33 @@ pub async fn run(
     stop: watch::Receiver<bool>,
     events: &dyn RunEvents,
 ) -> Result<Outcome> {
+    // What the archiver itself writes must not wait for the archiver.
+    let source = &source.without_waiting();
     let until = until.map_or(Until::Stopped, Until::Reached);
+    let mut course = Course::default();
+    let outcome = run_sessions(source, store, settings, until, stop, events, &mut course).await;
+    if let Some(total) = course.freshness.total() {
+        events.measured(total);
+    }
+    outcome
+}
+
+async fn run_sessions(
+    source: &Source,
+    store: &Store,
+    settings: &CaptureSettings,
+    until: Until,
+    stop: watch::Receiver<bool>,
+    events: &dyn RunEvents,
+    course: &mut Course,
+) -> Result<Outcome> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     let mut interrupted = false;
     let mut patience = SLOT_PATIENCE;
-    let mut course = Course::default();
     loop {
         let started = tokio::time::Instant::now();
         let session = Session { source, store, settings, until, patience, interrupted, events };
-        match session.run(&mut course, stop.clone()).await {
+        match session.run(course, stop.clone()).await {
             Ok(()) if *stop.borrow() => return Ok(Outcome::Stopped),
             Ok(()) => return Ok(Outcome::Reached),
             Err(failure) if failure.is_transient() => {
@@ -100,12 +123,19 @@ pub(super) async fn sleep_or_stop(duration: Duration, mut stop: watch::Receiver<
 }
 
 /// What is kept from session to session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Course {
     /// The epoch of our latest claim of the archive.
     claimed: Option<i64>,
     /// The latest session got as far as to stream.
     streaming: bool,
+    freshness: Arc<FreshnessMeter>,
+}
+
+impl Default for Course {
+    fn default() -> Course {
+        Course { claimed: None, streaming: false, freshness: Arc::new(FreshnessMeter::new()) }
+    }
 }
 
 /// One connection's worth of archiving.
@@ -172,9 +202,17 @@ impl Session<'_> {
             let _ = wanted_sender.send(*oid);
         }
         let publication = identity.publication.clone();
+        let (waited_for, is_waited_for) = watch::channel(false);
+        let lookout =
+            Lookout { source: self.source.clone(), identity: identity.clone(), waited_for, stop: stop.clone() };
         let assembler = Assembler::new(
             job_sender,
-            self.settings,
+            Pace {
+                flush_interval: self.settings.flush_interval,
+                flush_bytes: self.settings.flush_bytes,
+                waited_for: is_waited_for,
+                durable: durable_receiver.clone(),
+            },
             publication.clone(),
             wanted_sender,
             unseen,
@@ -205,19 +243,23 @@ impl Session<'_> {
             known,
             described: HashMap::new(),
             durable: durable_sender,
+            freshness: Arc::clone(&course.freshness),
             events: self.events,
             stop: stop.clone(),
             staged: HashMap::new(),
         };
-        let receiving = tokio::spawn(receiver::receive(stream, event_sender, durable_receiver));
+        let receiving =
+            tokio::spawn(receiver::receive(stream, event_sender, durable_receiver, Arc::clone(&course.freshness)));
         let assembling = tokio::spawn(assembler.run(event_receiver, taken_receiver, stop));
         let adding = tokio::spawn(additions.run(wanted_receiver));
         let observing = tokio::spawn(observer.run());
+        let looking = tokio::spawn(lookout.run());
         // The committer ends when the assembler has hung up, with everything published that was whole.
         let committed = committer.run(job_receiver).await;
         // Creating a slot waits for as long as others' transactions run. What is lost is taken in the next session.
         adding.abort();
         observing.abort();
+        looking.abort();
         let assembled = joined(assembling.await);
         let received = joined(receiving.await);
         // The stage that failed first makes the others fail with a mere "stopped".
@@ -294,11 +336,14 @@ pub struct SlotState {
     pub held_bytes: i64,
     /// Bytes that can still be written before the slot may lose log; `None` where that is unlimited.
     pub safe_wal_size: Option<i64>,
+    /// Commits in the source wait until they are durable in the archive.
+    pub synchronous: bool,
 }
 
 const SLOT: &str = "
 SELECT active_pid, confirmed_flush_lsn::text, COALESCE(wal_status, 'lost'),
-       COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size
+       COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size,
+       COALESCE((SELECT sync_state IN ('sync', 'quorum') FROM pg_stat_replication WHERE pid = active_pid), false)
 FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
 
 /// Looks at the archive's slot; `None` where it does not exist.
@@ -311,6 +356,7 @@ pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<O
         wal_status: row.get(2),
         held_bytes: row.get(3),
         safe_wal_size: row.get(4),
+        synchronous: row.get(5),
     }))
 }
 

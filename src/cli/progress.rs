@@ -1,18 +1,19 @@
 //! What long work shows while it goes on: a bar on a terminal, plain lines elsewhere.
 
-use std::io::Write as _;
+use std::io::{Write as _, stdout};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use super::output::human;
+use super::output::{human, print_text};
 use crate::capture::source_check::SourceFacts;
 use crate::capture::{Chosen, ImageProgress, InitSteps, RunEvents};
 use crate::failure::Failure;
-use crate::model::Lsn;
+use crate::model::{Freshness, Lsn};
 
 /// How often a plain line says how far a base image is.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -150,8 +151,18 @@ impl Look {
     }
 }
 
+/// What `run --json` writes to stdout, one object each.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event {
+    /// Of the last minutes, once a minute; the last one is of the whole run.
+    Freshness(Freshness),
+}
+
 /// Logs what happens while the archiver runs.
-pub(super) struct RunShown;
+pub(super) struct RunShown {
+    pub(super) json: bool,
+}
 
 impl RunEvents for RunShown {
     fn streaming(&self, from: Lsn) {
@@ -168,6 +179,15 @@ impl RunEvents for RunShown {
 
     fn published(&self, publication: &crate::archive::Publication) {
         tracing::debug!("published {} transactions up to {}", publication.transactions.len(), publication.end);
+    }
+
+    fn measured(&self, freshness: Freshness) {
+        tracing::info!("fresh within {}", human::freshness(&freshness));
+        if self.json {
+            let event = serde_json::to_string(&Event::Freshness(freshness)).unwrap_or_default();
+            // Whoever reads the events may stop doing so; archiving goes on.
+            let _ = print_text(stdout(), &format!("{event}\n"));
+        }
     }
 }
 

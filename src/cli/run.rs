@@ -52,7 +52,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         // Dropping the sender would look like the end of the program.
         stopper.closed().await;
     });
-    let outcome = capture::run(&source, &store, &settings, until, stop, &RunShown).await?;
+    let outcome = capture::run(&source, &store, &settings, until, stop, &RunShown { json: context.json }).await?;
     match outcome {
         Outcome::Stopped => tracing::info!("stopped"),
         Outcome::Reached => tracing::info!("the archive has everything up to {}", until.unwrap_or(Lsn::ZERO)),

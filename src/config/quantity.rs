@@ -19,7 +19,7 @@ pub struct Span(pub Duration);
 #[schemars(with = "String")]
 pub struct ByteSize(pub u64);
 
-/// A rate: `512kB/s`, `50MB/s`, its size as [`ByteSize`] is written.
+/// A rate: `512kB/s`, `50MB/s`, its size as a size is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]

@@ -97,12 +97,7 @@ struct CopyGreeting<'a> {
 impl Greeting for CopyGreeting<'_> {
     type Outcome = (Wire, u32);
 
-    async fn greet(
-        &self,
-        transport: Transport,
-        _: &Address,
-        password: Option<Secret>,
-    ) -> Result<(Wire, u32), Setback> {
+    async fn greet(&self, transport: Transport, _: &Address, password: Option<Secret>) -> Result<(Wire, u32), Setback> {
         let name = self.source.application_name.as_deref().unwrap_or(self.application_name);
         log_in(self.source, transport, password, name, &[]).await
     }

@@ -56,11 +56,7 @@ impl Wire {
     ///
     /// # Errors
     /// What `take` says.
-    pub(super) fn take_bodies(
-        &mut self,
-        tag: u8,
-        take: &mut (dyn FnMut(&[u8]) -> Result<()> + Send),
-    ) -> Result<u64> {
+    pub(super) fn take_bodies(&mut self, tag: u8, take: &mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<u64> {
         let mut rest = &self.incoming[..];
         while rest.first() == Some(&tag) {
             let Some(total) = frame_length(rest)?.filter(|total| *total <= rest.len()) else { break };
