@@ -337,8 +337,9 @@ async fn a_table_that_several_connections_share_comes_whole_and_once() {
         site.command(full).run(PATIENCE).expect(0);
         expect_image(&site, 59_400, "large");
         expect_image(&site, 7, "heir");
+        let state = State::of(&database).await;
         site.catch_up();
-        site.expect_equal(&State::of(&database).await);
+        site.expect_equal(&state);
     }
 }
 
@@ -364,6 +365,7 @@ async fn a_table_that_changes_while_it_is_copied_comes_as_the_snapshot_shows_it(
     init.wait(PATIENCE).expect(0);
     anew.await.unwrap();
     expect_image(&site, 59_400, "large");
+    let state = State::of(&database).await;
     site.catch_up();
-    site.expect_equal(&State::of(&database).await);
+    site.expect_equal(&state);
 }
