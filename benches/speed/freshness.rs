@@ -1,5 +1,6 @@
-//! How long after its commit a change is durable in the archive, where nothing else happens.
+//! How long after its commit a change is durable in the archive: where nothing else happens, and under a steady load.
 
+use std::fs::{self, File};
 use std::process::Child;
 use std::time::Duration;
 
@@ -24,7 +25,42 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
         process::stop(archiver)?;
         report.waits(&format!("commit to durable and acknowledged, idle source, {said}"), waited?);
     }
+    for interval in ["1s", "100ms"] {
+        under_load(lab, report, interval)?;
+    }
     lab.forget(DATABASE, &archive)
+}
+
+/// Transactions per second, and for how many seconds.
+const RATE: u32 = 2000;
+const SECONDS: u32 = 30;
+
+/// The archiver's own measure, with its clock and the source's being the same.
+fn under_load(lab: &Lab, report: &mut Report, interval: &str) -> Result<()> {
+    let (archive, events, script) = (lab.path(DATABASE), lab.path("events"), lab.path("insert.sql"));
+    lab.sql(DATABASE, "TRUNCATE items; CREATE SEQUENCE IF NOT EXISTS ids")?;
+    fs::write(&script, format!("INSERT INTO items SELECT {ROW} FROM nextval('ids') n;\n"))?;
+    lab.catch_up(DATABASE, &archive)?;
+    let mut command = lab.afterimage(DATABASE, &archive);
+    command.args(["run", "--json", "--flush-interval", interval]).stdout(File::create(&events)?);
+    let archiver = process::spawn(&mut command)?;
+    let mut load = lab.client("pgbench", DATABASE);
+    load.args(["--no-vacuum", "--client", "4", "--protocol", "prepared", "--file"]).arg(&script);
+    load.args(["--rate", &RATE.to_string(), "--time", &SECONDS.to_string()]);
+    let loaded = process::measure(&mut load).and_then(|_| lab.wait_until_archived(DATABASE));
+    process::stop(archiver)?;
+    loaded?;
+    let said = fs::read_to_string(&events)?;
+    let total: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+    let number = |name: &str| total[name].as_f64().ok_or_else(|| format!("{total} has no {name}"));
+    let (transactions, p50, p99) = (number("transactions")?, number("p50_ms")?, number("p99_ms")?);
+    report.freshness(
+        &format!("{RATE} transactions/s for {SECONDS} s, --flush-interval {interval}"),
+        transactions,
+        p50,
+        p99,
+    );
+    Ok(())
 }
 
 fn waits(lab: &Lab, archiver: &Child) -> Result<Vec<Duration>> {

@@ -3,7 +3,7 @@
 //! | what | yardstick |
 //! |---|---|
 //! | capture: WAL to a durable archive | `pg_recvlogical -f /dev/null` over the same WAL |
-//! | base image | `COPY … TO STDOUT (FORMAT binary)` to `/dev/null` |
+//! | base image | as many `COPY … TO STDOUT (FORMAT binary)` to `/dev/null` as connections |
 //! | restore of deleted rows | `COPY … FROM` of the same rows into the same indexed table |
 //! | export as CSV | `COPY … TO STDOUT (FORMAT csv)` to `/dev/null` |
 //! | state of a table, one key's row | DuckDB over the same Parquet files |

@@ -39,6 +39,21 @@ pub(crate) fn measure(command: &mut Command) -> Result<Cost> {
     })
 }
 
+/// Runs programs side by side to their ends, what they print thrown away; the time is that of the last.
+pub(crate) fn measure_together(commands: &mut [Command]) -> Result<Cost> {
+    let started = Instant::now();
+    let children = commands.iter_mut().map(|command| spawn(command.stdout(Stdio::null())));
+    let children: Vec<Child> = children.collect::<Result<_>>()?;
+    let mut all = Cost { wall: Duration::ZERO, processor: Duration::ZERO, peak_bytes: 0 };
+    for child in children {
+        let cost = finish(child, started)?.map_err(|status| format!("one of them: {status}"))?;
+        all.wall = all.wall.max(cost.wall);
+        all.processor += cost.processor;
+        all.peak_bytes += cost.peak_bytes;
+    }
+    Ok(all)
+}
+
 /// Starts a program that runs until it is [`stop`]ped.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     let child = command.stdin(Stdio::null()).spawn();

@@ -64,12 +64,13 @@ pub(crate) struct Report {
     compared: Vec<[String; 8]>,
     alone: Vec<[String; 5]>,
     waits: Vec<[String; 4]>,
+    freshness: Vec<[String; 4]>,
 }
 
 impl Report {
     pub(crate) fn begin(machine: Machine) -> Report {
         machine.lines.iter().for_each(|line| println!("{line}"));
-        Report { machine, compared: Vec::new(), alone: Vec::new(), waits: Vec::new() }
+        Report { machine, compared: Vec::new(), alone: Vec::new(), waits: Vec::new(), freshness: Vec::new() }
     }
 
     /// Notes what was measured beside a yardstick.
@@ -115,6 +116,13 @@ impl Report {
         self.waits.push(cells);
     }
 
+    /// Notes what the archiver measured of itself, in milliseconds.
+    pub(crate) fn freshness(&mut self, title: &str, transactions: f64, p50: f64, p99: f64) {
+        let cells = [title.to_owned(), thousands(transactions as u64), format!("{p50:.0} ms"), format!("{p99:.0} ms")];
+        println!("{}", line(&cells));
+        self.freshness.push(cells);
+    }
+
     /// Writes the page.
     pub(crate) fn write(&self) -> Result<()> {
         let mut page = format!("# Results\n\n{INTRODUCTION}\n\n- command: `make bench`\n");
@@ -124,6 +132,7 @@ impl Report {
         page.push_str(&table(&compared, &self.compared));
         page.push_str(&table(&["what", "rows", "time", "rows/s", "peak MiB"], &self.alone));
         page.push_str(&table(&["what", "shortest", "median", "longest"], &self.waits));
+        page.push_str(&table(&["freshness, from commit to durable", "transactions", "p50", "p99"], &self.freshness));
         fs::write(PAGE, page)?;
         println!("written to {PAGE}");
         Ok(())

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
@@ -27,12 +28,12 @@ use super::layout::{LogTable, TablePath};
 use super::log::{self, DdlRow, LogRow, MarkRow, RelationRow, RestoreRow, SequenceRow, TransactionRow};
 use super::pruning::{self, KeyBounds, Rows};
 use super::store::{Store, no_archive, object_path};
-use super::writer::{CLAIMED, WATERMARK, WATERMARK_TIME};
+use super::writer::{CLAIMED, FRESHNESS, WATERMARK, WATERMARK_TIME};
 use crate::columnar::names;
 use crate::failure::{Failure, Result};
 use crate::model::{
-    Commit, DdlRecord, Lsn, Mark, RelationEvent, RelationRecord, RelationVersion, RestoreRecord, SequenceSample,
-    TableName, Transaction,
+    Commit, DdlRecord, Freshness, Lsn, Mark, RelationEvent, RelationRecord, RelationVersion, RestoreRecord,
+    SequenceSample, TableName, Transaction,
 };
 
 /// Key of the relation version in a data file's metadata.
@@ -130,6 +131,18 @@ impl Archive {
     pub async fn claimed_at(&self) -> Result<Option<DateTime<Utc>>> {
         let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(None) };
         Ok(table.progress(CLAIMED).await?.and_then(DateTime::from_timestamp_millis))
+    }
+
+    /// How fresh the archive was when its archiver last published; `None` where it was not measured yet.
+    pub async fn freshness(&self) -> Result<Option<Freshness>> {
+        let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(None) };
+        let mut numbers = [0; 3];
+        for (number, name) in numbers.iter_mut().zip(FRESHNESS) {
+            let Some(found) = table.progress(name).await? else { return Ok(None) };
+            *number = found.max(0) as u64;
+        }
+        let [transactions, p50, p99] = numbers;
+        Ok(Some(Freshness { transactions, p50: Duration::from_micros(p50), p99: Duration::from_micros(p99) }))
     }
 
     async fn log_table(&self, table: LogTable) -> Result<Option<DeltaTable>> {

@@ -28,7 +28,8 @@ use super::log::{self, DdlRow, MarkRow, MessageRow, RareRow, RelationRow, Restor
 use super::store::Store;
 use crate::failure::{Failure, Result};
 use crate::model::{
-    DdlRecord, LogicalMessage, Lsn, Mark, RelationRecord, RestoreRecord, SequenceSample, TableName, Transaction,
+    DdlRecord, Freshness, LogicalMessage, Lsn, Mark, RelationRecord, RestoreRecord, SequenceSample, TableName,
+    Transaction,
 };
 
 /// Up to which LSN a table has its rows.
@@ -37,6 +38,9 @@ const APPLIED: &str = "afterimage.applied";
 pub(super) const WATERMARK: &str = "afterimage.watermark";
 /// When the source had reached the watermark, microseconds since 1970, in `log/transactions`.
 pub(super) const WATERMARK_TIME: &str = "afterimage.watermark_time";
+/// How fresh the archive was lately: measured transactions, and microseconds; in `log/transactions`.
+pub(super) const FRESHNESS: [&str; 3] =
+    ["afterimage.freshness_transactions", "afterimage.freshness_p50", "afterimage.freshness_p99"];
 /// Which writer may publish, in `log/transactions`.
 const EPOCH: &str = "afterimage.epoch";
 /// When that writer claimed the archive, milliseconds since 1970 by its clock, in `log/transactions`.
@@ -75,6 +79,8 @@ pub struct Publication {
     pub sequences: Vec<SequenceSample>,
     pub marks: Vec<Mark>,
     pub restores: Vec<RestoreRecord>,
+    /// What was measured of publications before.
+    pub freshness: Option<Freshness>,
 }
 
 /// See the module's documentation.
@@ -212,7 +218,7 @@ impl ArchiveWriter {
             let content = FileContent { batches: vec![batch], metadata: Vec::new(), image_lsn: None };
             files.push(stage(&self.store, &TablePath::Log(LogTable::Transactions), content).await?);
         }
-        self.move_watermark(&files, end, publication.time).await
+        self.move_watermark(&files, publication).await
     }
 
     async fn open_log<R: RareRow>(&mut self, values: &[R::Value]) -> Result<()> {
@@ -266,8 +272,13 @@ impl ArchiveWriter {
         if self.overtaken { Err(overtaken(&self.store)) } else { outcome }
     }
 
-    async fn move_watermark(&mut self, files: &[StagedFile], end: Lsn, time: DateTime<Utc>) -> Result<DurableLsn> {
-        let progress = [(WATERMARK, end.as_i64()), (WATERMARK_TIME, time.timestamp_micros()), (EPOCH, self.epoch)];
+    async fn move_watermark(&mut self, files: &[StagedFile], publication: &Publication) -> Result<DurableLsn> {
+        let (end, time) = (publication.end, publication.time.timestamp_micros());
+        let mut progress = vec![(WATERMARK, end.as_i64()), (WATERMARK_TIME, time), (EPOCH, self.epoch)];
+        if let Some(Freshness { transactions, p50, p99 }) = publication.freshness {
+            let numbers = [transactions as i64, p50.as_micros() as i64, p99.as_micros() as i64];
+            progress.extend(FRESHNESS.into_iter().zip(numbers));
+        }
         loop {
             if self.transactions.append(files, &progress).await? == Appended::Committed {
                 break;

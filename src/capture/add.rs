@@ -34,7 +34,8 @@ pub async fn add(
     settings: &CaptureSettings,
     patterns: &[TablePattern],
 ) -> Result<Asked> {
-    let session = source.connect("afterimage init").await?;
+    // It is of use without a running archiver too.
+    let session = source.without_waiting().connect("afterimage init").await?;
     require_same_source(&session, archive.identity()).await?;
     let publication = &archive.identity().publication;
     let facts = source_check::facts(&session).await?;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::base_image::{ImageJob, ImageProgress, StagedImage, copy_tables, snapshot_session};
+use super::base_image::{ImageCopy, ImageJob, ImageProgress, StagedImage, snapshot_session};
 use super::catalog;
 use super::definitions;
 use super::run::sleep_or_stop;
+use super::throttle::Throttle;
 use crate::archive::Store;
 use crate::failure::{Failure, Result};
 use crate::model::Lsn;
@@ -32,6 +33,8 @@ pub(super) struct Additions {
     pub(super) store: Store,
     pub(super) slot: String,
     pub(super) publication: String,
+    /// Bytes per second at most.
+    pub(super) throttle: Option<u64>,
     pub(super) taken: mpsc::Sender<Addition>,
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -93,7 +96,16 @@ impl Additions {
         let Some(job) = ImageJob::describe(&then, &self.store, table).await? else { return Ok(None) };
         drop(then);
         let progress = Arc::new(ImageProgress::default());
-        let images = copy_tables(&self.source, &self.store, &snapshot, lsn, vec![job], 1, progress).await?;
+        let copy = ImageCopy {
+            source: &self.source,
+            store: &self.store,
+            snapshot: &snapshot,
+            lsn,
+            workers: 1,
+            throttle: self.throttle.map(Throttle::new),
+            progress,
+        };
+        let images = copy.run(vec![job]).await?;
         // An idle source writes nothing that would carry the stream past the image's place.
         emit_message(&session, MessageKind::Immediate, IMAGE_PREFIX, &lsn.to_string()).await?;
         let image = images.into_iter().next();

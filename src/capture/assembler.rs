@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::addition::Addition;
 use super::committer::{Defined, Job, KnownRows, Prepared};
 use super::receiver::EventBatch;
-use super::settings::CaptureSettings;
+use super::synchronous::Pace;
 use crate::archive::Publication;
 use crate::columnar::ChangeBuilder;
 use crate::copy_format::TextRow;
@@ -39,8 +39,7 @@ const BYTES_PER_LOOK: usize = 256 << 10;
 /// See the module's documentation.
 pub(super) struct Assembler {
     jobs: mpsc::Sender<Job>,
-    flush_interval: Duration,
-    flush_bytes: usize,
+    pace: Pace,
     until: Until,
     /// Whose DDL capture is ours.
     publication: String,
@@ -79,7 +78,7 @@ struct Target {
 impl Assembler {
     pub(super) fn new(
         jobs: mpsc::Sender<Job>,
-        settings: &CaptureSettings,
+        pace: Pace,
         publication: String,
         wanted_images: mpsc::UnboundedSender<u32>,
         unseen: HashSet<u32>,
@@ -88,8 +87,7 @@ impl Assembler {
     ) -> Assembler {
         Assembler {
             jobs,
-            flush_interval: settings.flush_interval,
-            flush_bytes: settings.memory / 4,
+            pace,
             until,
             publication,
             wanted_images,
@@ -128,7 +126,7 @@ impl Assembler {
                 },
                 Some(addition) = additions.recv() => self.additions.push(addition),
                 // While a transaction is open its end decides, not the clock.
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() && self.open.is_none() => {}
+                () = self.pace.due(deadline.unwrap_or_else(Instant::now), self.published), if deadline.is_some() && self.open.is_none() => {}
                 // An error means that nobody can stop us any more.
                 changed = stop.changed() => if changed.is_err() { return self.flush().await },
             }
@@ -139,7 +137,8 @@ impl Assembler {
     }
 
     fn due(&self) -> bool {
-        self.reached(self.pending.end) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.reached(self.pending.end)
+            || self.deadline.is_some_and(|deadline| self.pace.is_due(deadline, self.published))
     }
 
     fn reached(&self, position: Lsn) -> bool {
@@ -167,7 +166,7 @@ impl Assembler {
     async fn write_rows_when_full(&mut self) -> Result<()> {
         self.bytes_since_look = 0;
         let builders = self.targets.values().filter_map(|target| target.builder.as_ref());
-        if builders.map(ChangeBuilder::memory).sum::<usize>() >= self.flush_bytes {
+        if builders.map(ChangeBuilder::memory).sum::<usize>() >= self.pace.flush_bytes {
             self.write_rows().await?;
         }
         Ok(())
@@ -193,7 +192,7 @@ impl Assembler {
     fn advance(&mut self, end: Lsn, time: i64) {
         self.pending.end = end;
         self.pending.time = time_of(time);
-        self.deadline.get_or_insert_with(|| Instant::now() + self.flush_interval);
+        self.deadline.get_or_insert_with(|| Instant::now() + self.pace.flush_interval);
     }
 
     async fn message(&mut self, body: &[u8]) -> Result<()> {

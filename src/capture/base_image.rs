@@ -1,19 +1,19 @@
 //! Base images: whole tables as one exported snapshot shows them, copied over several connections.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use arrow::datatypes::SchemaRef;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use super::catalog::{self, SourceTable};
+use super::copy_ranges::{Range, Ranges, TableSize};
+use super::throttle::Throttle;
 use crate::archive::{FileEncoder, RELATION_KEY, StagedFile, Store, TablePath, log};
-use crate::columnar::ImageBuilder;
-use crate::copy_format::TextRow;
+use crate::columnar::{BinaryForm, ImageBuilder};
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, RelationVersion, quote_identifier};
-use crate::postgres::{Session, Source, copy_out};
+use crate::model::{Column, Lsn, RelationVersion, quote_identifier, quote_literal};
+use crate::postgres::{CopyConnection, RAW_WHERE_UNKNOWN, Session, Source};
 
 /// Bytes of rows, as they are in memory, of one file of an image.
 const FILE_BYTES: usize = 96 << 20;
@@ -26,8 +26,11 @@ const BATCH_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub struct ImageProgress {
     pub rows: AtomicU64,
+    /// As the source sent them.
     pub bytes: AtomicU64,
-    pub tables_done: AtomicU64,
+    /// Of the tables on the source's disk, by which the time that is left can be told.
+    pub disk_bytes_done: AtomicU64,
+    pub disk_bytes: AtomicU64,
 }
 
 /// One table to copy.
@@ -62,75 +65,151 @@ pub(super) struct StagedImage {
 /// Row security would silently hide rows; with it off PostgreSQL refuses instead.
 pub(super) async fn snapshot_session(source: &Source, snapshot: &str) -> Result<Session> {
     let session = source.connect("afterimage init").await?;
-    let begin = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off; {}",
-        crate::model::quote_literal(snapshot),
-        crate::postgres::RAW_WHERE_UNKNOWN
-    );
-    session.batch_execute(&begin).await?;
+    session.batch_execute(&format!("{}; {RAW_WHERE_UNKNOWN}", begin_snapshot(snapshot))).await?;
     Ok(session)
 }
 
-/// Copies tables, the largest first, over `workers` connections on one snapshot.
-pub(super) async fn copy_tables(
-    source: &Source,
-    store: &Store,
-    snapshot: &str,
+fn begin_snapshot(snapshot: &str) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
+        quote_literal(snapshot)
+    )
+}
+
+/// How base images are copied: of tables as one snapshot shows them.
+pub(super) struct ImageCopy<'a> {
+    pub(super) source: &'a Source,
+    pub(super) store: &'a Store,
+    pub(super) snapshot: &'a str,
+    /// The snapshot's place in history.
+    pub(super) lsn: Lsn,
+    /// How many connections read at once.
+    pub(super) workers: usize,
+    pub(super) throttle: Option<Throttle>,
+    pub(super) progress: Arc<ImageProgress>,
+}
+
+impl ImageCopy<'_> {
+    /// Copies tables, the largest first.
+    pub(super) async fn run(self, jobs: Vec<ImageJob>) -> Result<Vec<StagedImage>> {
+        let sizes: Vec<TableSize> = jobs.iter().map(|job| job.table.size()).collect();
+        self.progress.disk_bytes.store(sizes.iter().map(|size| size.bytes).sum(), Ordering::Relaxed);
+        let ranges = Arc::new(Ranges::new(&sizes, self.workers));
+        let jobs: Arc<[ImageJob]> = jobs.into();
+        let mut running = JoinSet::new();
+        for _ in 0..self.workers.clamp(1, ranges.len().max(1)) {
+            let worker = Worker {
+                store: self.store.clone(),
+                lsn: self.lsn,
+                jobs: Arc::clone(&jobs),
+                ranges: Arc::clone(&ranges),
+                throttle: self.throttle.clone(),
+                progress: Arc::clone(&self.progress),
+            };
+            let (source, begin) = (self.source.clone(), begin_snapshot(self.snapshot));
+            running.spawn(async move {
+                let mut connection = CopyConnection::connect(&source, "afterimage init").await?;
+                connection.execute(&begin).await?;
+                worker.run(connection).await
+            });
+        }
+        let mut files: Vec<Vec<StagedFile>> = jobs.iter().map(|_| Vec::new()).collect();
+        // Dropping the set on an error stops the other workers.
+        while let Some(joined) = running.join_next().await {
+            let copied = joined.map_err(|error| Failure::failed(format!("a copying worker stopped: {error}")))??;
+            copied.into_iter().for_each(|(table, staged)| files[table].extend(staged));
+        }
+        let image = |(job, files): (&ImageJob, Vec<StagedFile>)| StagedImage {
+            relation: job.relation.clone(),
+            definition: job.definition.clone(),
+            files,
+        };
+        Ok(jobs.iter().zip(files).map(image).collect())
+    }
+}
+
+/// One of the connections at work.
+struct Worker {
+    store: Store,
     lsn: Lsn,
-    mut jobs: Vec<ImageJob>,
-    workers: usize,
+    jobs: Arc<[ImageJob]>,
+    ranges: Arc<Ranges>,
+    throttle: Option<Throttle>,
     progress: Arc<ImageProgress>,
-) -> Result<Vec<StagedImage>> {
-    jobs.sort_by_key(|job| std::cmp::Reverse(job.table.bytes));
-    let workers = workers.clamp(1, jobs.len().max(1));
-    let queue = Arc::new(Mutex::new(VecDeque::from(jobs)));
-    let mut running = JoinSet::new();
-    for _ in 0..workers {
-        let (source, store, queue, progress) =
-            (source.clone(), store.clone(), Arc::clone(&queue), Arc::clone(&progress));
-        let snapshot = snapshot.to_owned();
-        running.spawn(async move {
-            let session = snapshot_session(&source, &snapshot).await?;
-            let mut images = Vec::new();
-            while let Some(job) = next(&queue) {
-                images.push(copy_table(&session, &store, lsn, job, &progress).await?);
-                progress.tables_done.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Worker {
+    /// Copies ranges until there are no more; gives the files by table. Those of one table's ranges share files.
+    async fn run(&self, mut connection: CopyConnection) -> Result<Vec<(usize, Vec<StagedFile>)>> {
+        self.hold_split_tables(&mut connection).await?;
+        let mut copied = Vec::new();
+        let mut open: Option<(usize, ImageFiles<'_>)> = None;
+        while let Some(range) = self.ranges.next() {
+            if let Some((table, files)) = open.take_if(|(table, _)| *table != range.table) {
+                copied.push((table, files.finish().await?));
             }
-            Ok::<_, Failure>(images)
-        });
+            let relation = &self.jobs[range.table].relation;
+            let (_, files) =
+                open.get_or_insert_with(|| (range.table, ImageFiles::new(&self.store, relation, self.lsn)));
+            files.even_empty |= range.is_first();
+            self.copy(&mut connection, range, files)
+                .await
+                .map_err(|failure| failure.context(format_args!("copying {}", relation.name)))?;
+        }
+        if let Some((table, files)) = open {
+            copied.push((table, files.finish().await?));
+        }
+        Ok(copied)
     }
-    let mut images = Vec::new();
-    // Dropping the set on an error stops the other workers.
-    while let Some(joined) = running.join_next().await {
-        images.extend(joined.map_err(|error| Failure::failed(format!("a copying worker stopped: {error}")))??);
+
+    /// Keeps the tables that have several ranges from being written anew (`VACUUM FULL`, `CLUSTER`), which would move
+    /// rows from one range to another. Whoever takes a range holds all of them, to the end of the last range: so no
+    /// moment without a holder lies between two ranges of a table.
+    async fn hold_split_tables(&self, connection: &mut CopyConnection) -> Result<()> {
+        let names = self.ranges.split().iter().map(|table| self.jobs[*table].table.name.to_sql());
+        let names: Vec<String> = names.collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        connection.execute(&format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", names.join(", ONLY "))).await
     }
-    Ok(images)
+
+    async fn copy(&self, connection: &mut CopyConnection, range: Range, files: &mut ImageFiles<'_>) -> Result<()> {
+        connection.start(&copy_statement(&self.jobs[range.table], range)).await?;
+        let mut left = range.bytes;
+        loop {
+            let rows = files.builder.rows();
+            let Some(bytes) = connection.next(&mut |row| files.builder.push_binary(row)).await? else { break };
+            self.progress.rows.fetch_add((files.builder.rows() - rows) as u64, Ordering::Relaxed);
+            self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+            // What a row takes on the way and what it takes on disk differ; the end of the range sets it right.
+            let done = left.min(bytes);
+            left -= done;
+            self.progress.disk_bytes_done.fetch_add(done, Ordering::Relaxed);
+            files.write_when_full().await?;
+            if let Some(throttle) = &self.throttle {
+                throttle.pass(bytes).await;
+            }
+        }
+        self.progress.disk_bytes_done.fetch_add(left, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
-fn next(queue: &Mutex<VecDeque<ImageJob>>) -> Option<ImageJob> {
-    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
-}
-
-async fn copy_table(
-    session: &Session,
-    store: &Store,
-    lsn: Lsn,
-    job: ImageJob,
-    progress: &ImageProgress,
-) -> Result<StagedImage> {
-    let ImageJob { table, relation, definition } = job;
-    let columns: Vec<String> = relation.columns.iter().map(|column| quote_identifier(&column.name)).collect();
-    let sql = format!("COPY (SELECT {} FROM ONLY {}) TO STDOUT", columns.join(", "), table.name.to_sql());
-    let at_table = |failure: Failure| failure.context(format_args!("copying {}", table.name));
-    let mut rows = copy_out(session, &sql).await.map_err(at_table)?;
-    let mut image = ImageFiles::new(store, &relation, lsn);
-    while let Some(lines) = rows.next_chunk().await.map_err(at_table)? {
-        progress.bytes.fetch_add(lines.len() as u64, Ordering::Relaxed);
-        progress.rows.fetch_add(image.push_lines(&lines)?, Ordering::Relaxed);
-        image.write_when_full().await?;
-    }
-    let files = image.finish().await?;
-    Ok(StagedImage { relation, definition, files })
+/// Reads a range of a table in the forms that the builder of images expects.
+fn copy_statement(job: &ImageJob, range: Range) -> String {
+    let expression = |column: &Column| {
+        let name = quote_identifier(&column.name);
+        match BinaryForm::of_column(column) {
+            BinaryForm::Converted => {
+                format!("CASE WHEN pg_catalog.num_nulls({name}) = 0 THEN pg_catalog.concat({name}) END")
+            }
+            _ => name,
+        }
+    };
+    let columns: Vec<String> = job.relation.columns.iter().map(expression).collect();
+    let (table, condition) = (job.table.name.to_sql(), range.condition());
+    format!("COPY (SELECT {} FROM ONLY {table}{condition}) TO STDOUT (FORMAT binary)", columns.join(", "))
 }
 
 /// The files of one table's image.
@@ -139,9 +218,10 @@ struct ImageFiles<'a> {
     relation: &'a RelationVersion,
     lsn: Lsn,
     builder: ImageBuilder,
-    row: TextRow,
     open: Option<OpenFile>,
     files: Vec<StagedFile>,
+    /// An empty table gets a file too: an image without files could not be told from none.
+    even_empty: bool,
 }
 
 /// A file whose latest batch is being encoded on another thread.
@@ -159,19 +239,7 @@ impl OpenFile {
 impl<'a> ImageFiles<'a> {
     fn new(store: &'a Store, relation: &'a RelationVersion, lsn: Lsn) -> ImageFiles<'a> {
         let builder = ImageBuilder::new(relation);
-        ImageFiles { store, relation, lsn, builder, row: TextRow::new(), open: None, files: Vec::new() }
-    }
-
-    fn push_lines(&mut self, lines: &[u8]) -> Result<u64> {
-        let mut rows = 0;
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', lines) {
-            self.row.read(&lines[start..end], self.relation.columns.len())?;
-            self.builder.push(self.row.fields())?;
-            start = end + 1;
-            rows += 1;
-        }
-        Ok(rows)
+        ImageFiles { store, relation, lsn, builder, open: None, files: Vec::new(), even_empty: false }
     }
 
     async fn write_when_full(&mut self) -> Result<()> {
@@ -211,9 +279,10 @@ impl<'a> ImageFiles<'a> {
         Ok(())
     }
 
-    /// Writes the rest. An empty table gets a file too: an image without files could not be told from none.
+    /// Writes the rest.
     async fn finish(mut self) -> Result<Vec<StagedFile>> {
-        if self.builder.rows() > 0 || (self.files.is_empty() && self.open.is_none()) {
+        let has_none = self.files.is_empty() && self.open.is_none();
+        if self.builder.rows() > 0 || (has_none && self.even_empty) {
             self.write_batch().await?;
         }
         if let Some(last) = self.open.take() {

@@ -2,6 +2,7 @@
 
 use tokio_postgres::{Client, Row};
 
+use super::copy_ranges::TableSize;
 use super::definitions;
 use crate::archive::{Store, existing_columns};
 use crate::columnar::Storage;
@@ -28,9 +29,16 @@ pub struct SourceTable {
     /// Whether the current role may read it.
     pub readable: bool,
     pub unlogged: bool,
-    /// Rows by the planner's estimate; below 0 where it was never analysed.
-    pub estimated_rows: f64,
+    /// On disk, TOASTed values included.
     pub bytes: i64,
+    /// Pages of its heap; 0 where it has another access method.
+    pub pages: i64,
+}
+
+impl SourceTable {
+    pub(super) fn size(&self) -> TableSize {
+        TableSize { bytes: self.bytes.max(0) as u64, pages: self.pages.max(0) as u64 }
+    }
 }
 
 impl SourceTable {
@@ -48,7 +56,9 @@ const TABLES: &str = concat!(
     ",
        pg_has_role(c.relowner, 'USAGE'),
        has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'),
-       c.reltuples::float8, pg_table_size(c.oid), o.rolname::text, o.rolsuper
+       pg_table_size(c.oid), CASE WHEN c.relam = (SELECT oid FROM pg_am WHERE amname = 'heap')
+         THEN pg_relation_size(c.oid) / current_setting('block_size')::bigint ELSE 0 END,
+       o.rolname::text, o.rolsuper
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_roles o ON o.oid = c.relowner
 WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND ($1::oid IS NULL OR c.oid = $1)
@@ -89,8 +99,8 @@ fn source_table(row: &Row) -> SourceTable {
         identity_to_set: row.get(6),
         owned: row.get(7),
         readable: row.get(8),
-        estimated_rows: row.get(9),
-        bytes: row.get(10),
+        bytes: row.get(9),
+        pages: row.get(10),
         owner: row.get(11),
         owner_is_superuser: row.get(12),
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::assembler::{same_columns, same_source_relation};
 use super::base_image::StagedImage;
 use super::catalog;
+use super::freshness::FreshnessMeter;
 use super::run::{Backoff, RunEvents, sleep_or_stop};
 use crate::archive::{
     ArchiveWriter, DurableLsn, FileContent, Publication, RELATION_KEY, StagedFile, TablePath, log, stage,
@@ -85,6 +86,7 @@ pub(super) struct Committer<'a> {
     /// What the source said last of each table in this session.
     pub(super) described: HashMap<u32, String>,
     pub(super) durable: watch::Sender<DurableLsn>,
+    pub(super) freshness: Arc<FreshnessMeter>,
     pub(super) events: &'a dyn RunEvents,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) staged: HashMap<TableName, Vec<StagedFile>>,
@@ -235,6 +237,7 @@ impl Committer<'_> {
 
     async fn publish(&mut self, mut publication: Publication) -> Result<()> {
         publication.changes = std::mem::take(&mut self.staged).into_iter().collect();
+        publication.freshness = self.freshness.recent();
         let mut waiting = Waiting::new(self.events, self.stop.clone());
         let durable = loop {
             match self.writer.publish(&publication).await {
@@ -247,6 +250,9 @@ impl Committer<'_> {
         waiting.over();
         self.events.published(&publication);
         self.durable.send_replace(durable);
+        if let Some(recent) = self.freshness.published(&publication) {
+            self.events.measured(recent);
+        }
         Ok(())
     }
 }

@@ -12,12 +12,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
 
-use super::base_image::{ImageJob, ImageProgress, StagedImage, copy_tables, snapshot_session};
+use super::base_image::{ImageCopy, ImageJob, ImageProgress, StagedImage, snapshot_session};
 use super::catalog::{self, SourceTable};
 use super::definitions;
 use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
 use super::source_check::{self, SourceFacts};
+use super::throttle::Throttle;
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, DurableLsn, FORMAT, Publication, Store};
 use crate::columnar::image_table_schema;
 use crate::failure::{Failure, Result};
@@ -38,7 +39,7 @@ pub trait InitSteps: Send + Sync {
     /// Creating the slot waits for transactions that are running now.
     fn waiting_for_transactions(&self);
     /// The base image begins; the progress moves while it is copied.
-    fn copying(&self, progress: &Arc<ImageProgress>, estimated_rows: u64, tables: usize);
+    fn copying(&self, progress: &Arc<ImageProgress>);
     /// The base image is complete.
     fn copied(&self);
 }
@@ -85,6 +86,8 @@ pub async fn init(
     steps: &dyn InitSteps,
     stop: impl Future<Output = ()>,
 ) -> Result<InitReport> {
+    // Commits may be set to wait for the archiver, which there is not yet.
+    let source = &source.without_waiting();
     let session = source.connect("afterimage init").await?;
     let client: &Client = &session;
     let facts = source_check::facts(client).await?;
@@ -235,10 +238,17 @@ impl Beginning<'_> {
         writer: &mut ArchiveWriter,
     ) -> Result<(Vec<RelationRecord>, Arc<ImageProgress>)> {
         let progress = Arc::new(ImageProgress::default());
-        let estimated: f64 = jobs.iter().map(|job| job.table.estimated_rows.max(0.0)).sum();
-        self.steps.copying(&progress, estimated as u64, jobs.len());
-        let workers = self.settings.copy_workers;
-        let images = copy_tables(self.source, self.store, snapshot, lsn, jobs, workers, Arc::clone(&progress)).await?;
+        self.steps.copying(&progress);
+        let copy = ImageCopy {
+            source: self.source,
+            store: self.store,
+            snapshot,
+            lsn,
+            workers: self.settings.copy_workers,
+            throttle: self.settings.throttle.map(Throttle::new),
+            progress: Arc::clone(&progress),
+        };
+        let images = copy.run(jobs).await?;
         let relations = add_images(writer, images, lsn).await?;
         self.steps.copied();
         Ok((relations, progress))

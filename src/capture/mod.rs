@@ -18,7 +18,9 @@ mod assembler;
 mod base_image;
 pub mod catalog;
 mod committer;
+mod copy_ranges;
 mod definitions;
+mod freshness;
 mod init;
 mod observer;
 mod privileges;
@@ -27,6 +29,8 @@ mod run;
 mod settings;
 pub mod source_check;
 mod spool;
+mod synchronous;
+mod throttle;
 
 pub use add::{Asked, add, begins_at, captures_ddl};
 pub use base_image::ImageProgress;

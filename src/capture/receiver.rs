@@ -3,11 +3,13 @@
 //! It never decodes. A status goes out when the durable position has moved, when the source asks, and
 //! from a timer, also while the next stage is busy: otherwise the source would take us for dead.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::freshness::FreshnessMeter;
 use super::spool::{Hold, acknowledgeable};
 use crate::archive::DurableLsn;
 use crate::failure::{Failure, Result};
@@ -34,8 +36,9 @@ pub(super) async fn receive(
     events: mpsc::Sender<EventBatch>,
     durable: watch::Receiver<DurableLsn>,
     holds: watch::Receiver<Vec<Hold>>,
+    freshness: Arc<FreshnessMeter>,
 ) -> Result<()> {
-    let mut sender = Acknowledger { durable, holds, timer: status_timer(), received: Lsn::ZERO };
+    let mut sender = Acknowledger { durable, holds, freshness, timer: status_timer(), received: Lsn::ZERO };
     loop {
         let Some(batch) = next_batch(&mut stream, &mut sender, &events).await? else { break };
         if !sender.hand_on(&mut stream, &events, batch).await? {
@@ -80,6 +83,9 @@ async fn next_batch(
             stream.buffered()?
         };
         let Some(event) = event else { return Ok(Some(batch)) };
+        if batch.is_empty() {
+            sender.note_arrival(&event);
+        }
         match &event {
             StreamEvent::WalData { end, body, .. } => {
                 bytes += body.len();
@@ -106,11 +112,19 @@ fn ended() -> Failure {
 struct Acknowledger {
     durable: watch::Receiver<DurableLsn>,
     holds: watch::Receiver<Vec<Hold>>,
+    freshness: Arc<FreshnessMeter>,
     timer: Interval,
     received: Lsn,
 }
 
 impl Acknowledger {
+    fn note_arrival(&self, event: &StreamEvent) {
+        match event {
+            StreamEvent::WalData { sent, .. } | StreamEvent::Keepalive { sent, .. } => self.freshness.arrived(*sent),
+            StreamEvent::Notice(_) => {}
+        }
+    }
+
     /// Waits until a status should be sent.
     async fn due(&mut self) -> Result<()> {
         tokio::select! {

@@ -1,6 +1,7 @@
 //! The archiver: sessions with the source, one after the other, until stopped.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,14 +12,16 @@ use super::addition::Additions;
 use super::assembler::{Assembler, Until};
 use super::committer::Committer;
 use super::definitions;
+use super::freshness::FreshnessMeter;
 use super::observer::Observer;
 use super::receiver;
 use super::settings::CaptureSettings;
 use super::source_check;
 use super::spool::{Hold, Running, Spool, Streaming};
+use super::synchronous::{Lookout, Pace};
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, RelationEvent, RelationRecord, RelationVersion, quote_identifier};
+use crate::model::{Freshness, Lsn, RelationEvent, RelationRecord, RelationVersion, quote_identifier};
 use crate::postgres::{ReplicationConnection, Source};
 
 /// Batches that may wait between the receiver and the assembler.
@@ -42,6 +45,8 @@ pub trait RunEvents: Send + Sync {
     fn resumed(&self);
     /// A publication became durable.
     fn published(&self, publication: &Publication);
+    /// How fresh the archive was in the last minutes, now and then, and at the end since the start.
+    fn measured(&self, freshness: Freshness);
 }
 
 /// Why the archiver ended.
@@ -66,17 +71,40 @@ pub async fn run(
     running: watch::Sender<Running>,
     events: &dyn RunEvents,
 ) -> Result<Outcome> {
+    // What the archiver itself writes must not wait for the archiver.
+    let source = &source.without_waiting();
     let until = until.map_or(Until::Stopped, Until::Reached);
+    let mut course = Course {
+        claimed: None,
+        streamed: false,
+        streaming: Streaming::default(),
+        running,
+        freshness: Arc::new(FreshnessMeter::new()),
+    };
+    let outcome = run_sessions(source, store, settings, until, stop, events, &mut course).await;
+    if let Some(total) = course.freshness.total() {
+        events.measured(total);
+    }
+    outcome
+}
+
+async fn run_sessions(
+    source: &Source,
+    store: &Store,
+    settings: &CaptureSettings,
+    until: Until,
+    stop: watch::Receiver<bool>,
+    events: &dyn RunEvents,
+    course: &mut Course,
+) -> Result<Outcome> {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
     let mut interrupted = false;
     let mut patience = SLOT_PATIENCE;
-    let mut course = Course::default();
     loop {
         let started = tokio::time::Instant::now();
-        let running = running.clone();
         let whole_up_to = course.streaming.whole_up_to();
-        let session = Session { source, store, settings, until, patience, interrupted, running, events };
-        match session.run(&mut course, stop.clone()).await {
+        let session = Session { source, store, settings, until, patience, interrupted, events };
+        match session.run(course, stop.clone()).await {
             Ok(()) if *stop.borrow() => return Ok(Outcome::Stopped),
             Ok(()) => return Ok(Outcome::Reached),
             Err(failure) if failure.is_transient() && course.streaming.whole_up_to() != whole_up_to => {
@@ -107,7 +135,7 @@ pub(super) async fn sleep_or_stop(duration: Duration, mut stop: watch::Receiver<
 }
 
 /// What is kept from session to session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Course {
     /// The epoch of our latest claim of the archive.
     claimed: Option<i64>,
@@ -115,6 +143,9 @@ struct Course {
     streamed: bool,
     /// Whether the next one gets transactions that have not ended.
     streaming: Streaming,
+    /// What is in progress, for whoever looks.
+    running: watch::Sender<Running>,
+    freshness: Arc<FreshnessMeter>,
 }
 
 /// One connection's worth of archiving.
@@ -125,7 +156,6 @@ struct Session<'a> {
     until: Until,
     patience: Duration,
     interrupted: bool,
-    running: watch::Sender<Running>,
     events: &'a dyn RunEvents,
 }
 
@@ -184,7 +214,7 @@ impl Session<'_> {
             watermark,
             durable_receiver.clone(),
             hold_sender,
-            self.running.clone(),
+            course.running.clone(),
         );
         let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
         let (wanted_sender, wanted_receiver) = mpsc::unbounded_channel();
@@ -194,9 +224,17 @@ impl Session<'_> {
             let _ = wanted_sender.send(*oid);
         }
         let publication = identity.publication.clone();
+        let (waited_for, is_waited_for) = watch::channel(false);
+        let lookout =
+            Lookout { source: self.source.clone(), identity: identity.clone(), waited_for, stop: stop.clone() };
         let assembler = Assembler::new(
             job_sender,
-            self.settings,
+            Pace {
+                flush_interval: self.settings.flush_interval,
+                flush_bytes: self.settings.memory / 4,
+                waited_for: is_waited_for,
+                durable: durable_receiver.clone(),
+            },
             publication.clone(),
             wanted_sender,
             unseen,
@@ -208,6 +246,7 @@ impl Session<'_> {
             store: self.store.clone(),
             slot: identity.slot.clone(),
             publication,
+            throttle: self.settings.throttle,
             taken: taken_sender,
             stop: stop.clone(),
         };
@@ -228,20 +267,29 @@ impl Session<'_> {
             known,
             described: HashMap::new(),
             durable: durable_sender,
+            freshness: Arc::clone(&course.freshness),
             events: self.events,
             stop: stop.clone(),
             staged: HashMap::new(),
         };
-        let receiving = tokio::spawn(receiver::receive(stream, event_sender, durable_receiver, hold_receiver));
+        let receiving = tokio::spawn(receiver::receive(
+            stream,
+            event_sender,
+            durable_receiver,
+            hold_receiver,
+            Arc::clone(&course.freshness),
+        ));
         let spooling = tokio::spawn(spool.run(event_receiver));
         let assembling = tokio::spawn(assembler.run(whole_receiver, taken_receiver, stop));
         let adding = tokio::spawn(additions.run(wanted_receiver));
         let observing = tokio::spawn(observer.run());
+        let looking = tokio::spawn(lookout.run());
         // The committer ends when the assembler has hung up, with everything published that was whole.
         let committed = committer.run(job_receiver).await;
         // Creating a slot waits for as long as others' transactions run. What is lost is taken in the next session.
         adding.abort();
         observing.abort();
+        looking.abort();
         let assembled = joined(assembling.await);
         let spooled = joined(spooling.await);
         let received = joined(receiving.await);
@@ -347,11 +395,14 @@ pub struct SlotState {
     pub held_bytes: i64,
     /// Bytes that can still be written before the slot may lose log; `None` where that is unlimited.
     pub safe_wal_size: Option<i64>,
+    /// Commits in the source wait until they are durable in the archive.
+    pub synchronous: bool,
 }
 
 const SLOT: &str = "
 SELECT active_pid, confirmed_flush_lsn::text, COALESCE(wal_status, 'lost'),
-       COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size
+       COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size,
+       COALESCE((SELECT sync_state IN ('sync', 'quorum') FROM pg_stat_replication WHERE pid = active_pid), false)
 FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
 
 /// Looks at the archive's slot; `None` where it does not exist.
@@ -364,6 +415,7 @@ pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<O
         wal_status: row.get(2),
         held_bytes: row.get(3),
         safe_wal_size: row.get(4),
+        synchronous: row.get(5),
     }))
 }
 

@@ -26,6 +26,8 @@ pub struct CaptureSettings {
     pub spill_directory: PathBuf,
     /// Connections that copy base images.
     pub copy_workers: usize,
+    /// Bytes per second, over all connections, at which base images are read at most.
+    pub throttle: Option<u64>,
 }
 
 impl Default for CaptureSettings {
@@ -40,6 +42,7 @@ impl Default for CaptureSettings {
             memory: 256 << 20,
             spill_directory: std::env::temp_dir(),
             copy_workers: 4,
+            throttle: None,
         }
     }
 }

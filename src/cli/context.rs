@@ -86,6 +86,7 @@ impl Context {
             memory: flags.memory.or(file.memory),
             spill_directory: flags.spill_directory.or(file.spill_directory),
             copy_workers: flags.copy_workers.or(file.copy_workers),
+            throttle: flags.throttle.or(file.throttle),
         }
         .settings()
     }

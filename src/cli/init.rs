@@ -10,7 +10,7 @@ use super::context::{Context, parse_pattern};
 use super::output::{human, print_document, print_text};
 use super::progress::InitShown;
 use crate::capture::{self, InitReport};
-use crate::config::CaptureConfig;
+use crate::config::{ByteRate, CaptureConfig};
 use crate::failure::Result;
 use crate::model::{Lsn, TableName, TablePattern};
 
@@ -42,6 +42,9 @@ pub(super) struct InitArgs {
     /// Connections that copy the base image; 4 by default
     #[arg(long, value_name = "N")]
     copy_workers: Option<usize>,
+    /// Read base images no faster than this, over all connections: 50MB/s
+    #[arg(long, value_name = "RATE")]
+    throttle: Option<ByteRate>,
 }
 
 impl InitArgs {
@@ -55,6 +58,7 @@ impl InitArgs {
             || self.slot.is_some()
             || self.publication.is_some()
             || self.copy_workers.is_some()
+            || self.throttle.is_some()
     }
 
     pub(super) fn config(self) -> CaptureConfig {
@@ -66,6 +70,7 @@ impl InitArgs {
             set_identity_full: self.set_identity_full,
             no_ddl_capture: self.no_ddl_capture,
             copy_workers: self.copy_workers,
+            throttle: self.throttle,
             ..CaptureConfig::default()
         }
     }

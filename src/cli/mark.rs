@@ -27,7 +27,8 @@ pub(super) async fn run(context: &Context, args: MarkArgs) -> Result<()> {
     let source = context.source()?;
     let archive = context.archive().await?;
     require_new(&archive, &args.name).await?;
-    let session = source.connect("afterimage mark").await?;
+    // Whether the archive has it is looked at below, with a limit; commits may be set to wait for it without one.
+    let session = source.without_waiting().connect("afterimage mark").await?;
     capture::require_same_source(&session, archive.identity()).await?;
     let user: String = session.query_one("SELECT session_user::text", &[]).await?.get(0);
     let content = json!({ "name": args.name, "user": user }).to_string();

@@ -1,18 +1,19 @@
 //! What long work shows while it goes on: a bar on a terminal, plain lines elsewhere.
 
-use std::io::Write as _;
-use std::sync::atomic::Ordering;
+use std::io::{Write as _, stdout};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use super::output::human;
+use super::output::{human, print_text};
 use crate::capture::source_check::SourceFacts;
 use crate::capture::{Chosen, ImageProgress, InitSteps, RunEvents};
 use crate::failure::Failure;
-use crate::model::Lsn;
+use crate::model::{Freshness, Lsn};
 
 /// How often a plain line says how far a base image is.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
@@ -80,14 +81,10 @@ impl InitSteps for InitShown {
         say("waiting for transactions that are running to end; new ones are not held up");
     }
 
-    fn copying(&self, progress: &Arc<ImageProgress>, estimated_rows: u64, tables: usize) {
+    fn copying(&self, progress: &Arc<ImageProgress>) {
         let progress = Arc::clone(progress);
         let shown = tokio::spawn(async move {
-            if super::watched() {
-                show_bar(&progress, estimated_rows).await
-            } else {
-                show_lines(&progress, tables).await
-            }
+            if super::watched() { show_bar(&progress).await } else { show_lines(&progress).await }
         });
         *self.copying.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
     }
@@ -99,36 +96,74 @@ impl InitSteps for InitShown {
     }
 }
 
-async fn show_bar(progress: &ImageProgress, estimated_rows: u64) {
-    let bar = ProgressBar::new(estimated_rows.max(1));
-    let template = "base image {bar:30} {human_pos} of about {human_len} rows, {per_sec}, {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(template) {
+async fn show_bar(progress: &ImageProgress) {
+    let started = Instant::now();
+    let bar = ProgressBar::new(1);
+    if let Ok(style) = ProgressStyle::with_template("base image {bar:30} {percent}%: {msg}") {
         bar.set_style(style);
     }
     loop {
-        let rows = progress.rows.load(Ordering::Relaxed);
-        // The planner's estimate can be too small.
-        if rows > bar.length().unwrap_or(0) {
-            bar.set_length(rows);
-        }
-        bar.set_position(rows);
+        let look = Look::at(progress, started.elapsed());
+        bar.set_length(look.disk_bytes.max(1));
+        bar.set_position(look.disk_bytes_done);
+        bar.set_message(look.text());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-async fn show_lines(progress: &ImageProgress, tables: usize) {
+async fn show_lines(progress: &ImageProgress) {
+    let started = Instant::now();
     loop {
         tokio::time::sleep(PLAIN_INTERVAL).await;
-        say(&format!(
-            "base image: {}, {} of {tables} tables",
-            human::rows(progress.rows.load(Ordering::Relaxed)),
-            progress.tables_done.load(Ordering::Relaxed)
-        ));
+        let look = Look::at(progress, started.elapsed());
+        say(&format!("base image: {}%: {}", look.percent(), look.text()));
     }
 }
 
+/// How far a base image is.
+struct Look {
+    rows: u64,
+    disk_bytes_done: u64,
+    disk_bytes: u64,
+    elapsed: Duration,
+}
+
+impl Look {
+    fn at(progress: &ImageProgress, elapsed: Duration) -> Look {
+        let of = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let (rows, disk_bytes) = (of(&progress.rows), of(&progress.disk_bytes));
+        Look { rows, disk_bytes_done: of(&progress.disk_bytes_done), disk_bytes, elapsed }
+    }
+
+    fn percent(&self) -> u64 {
+        self.disk_bytes_done * 100 / self.disk_bytes.max(1)
+    }
+
+    /// Rows, their rate, and the time that the rest takes at the pace so far.
+    fn text(&self) -> String {
+        let seconds = self.elapsed.as_secs_f64().max(0.001);
+        let rate = human::count((self.rows as f64 / seconds) as u64);
+        let said = format!("{}, {rate} rows/s", human::rows(self.rows));
+        if self.disk_bytes_done == 0 {
+            return said;
+        }
+        let rest = self.disk_bytes.saturating_sub(self.disk_bytes_done) as f64 / self.disk_bytes_done as f64;
+        format!("{said}, {} left", human::duration(Duration::from_secs((seconds * rest).ceil() as u64)))
+    }
+}
+
+/// What `run --json` writes to stdout, one object each.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Event {
+    /// Of the last minutes, once a minute; the last one is of the whole run.
+    Freshness(Freshness),
+}
+
 /// Logs what happens while the archiver runs.
-pub(super) struct RunShown;
+pub(super) struct RunShown {
+    pub(super) json: bool,
+}
 
 impl RunEvents for RunShown {
     fn streaming(&self, from: Lsn) {
@@ -145,5 +180,28 @@ impl RunEvents for RunShown {
 
     fn published(&self, publication: &crate::archive::Publication) {
         tracing::debug!("published {} transactions up to {}", publication.transactions.len(), publication.end);
+    }
+
+    fn measured(&self, freshness: Freshness) {
+        tracing::info!("fresh within {}", human::freshness(&freshness));
+        if self.json {
+            let event = serde_json::to_string(&Event::Freshness(freshness)).unwrap_or_default();
+            // Whoever reads the events may stop doing so; archiving goes on.
+            let _ = print_text(stdout(), &format!("{event}\n"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_the_share_that_is_done() {
+        let look = |done| Look { rows: 3000, disk_bytes_done: done, disk_bytes: 400, elapsed: Duration::from_secs(30) };
+        assert_eq!(look(100).text(), "3,000 rows, 100 rows/s, 1 min 30 s left");
+        assert_eq!((look(100).percent(), look(400).percent()), (25, 100));
+        assert_eq!(look(400).text(), "3,000 rows, 100 rows/s, 0 ms left");
+        assert_eq!(look(0).text(), "3,000 rows, 100 rows/s");
     }
 }

@@ -74,7 +74,8 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let maintained = context.config.maintenance.clone();
     let keeping = (!args.no_maintenance && !maintained.off)
         .then(|| tokio::spawn(maintenance::keep(store.clone(), maintained.policy(), stop.clone())));
-    let outcome = capture::run(&source, &store, &settings, until, stop, running, &RunShown).await;
+    let outcome =
+        capture::run(&source, &store, &settings, until, stop, running, &RunShown { json: context.json }).await;
     // It can be cut off anywhere, as by a crash.
     keeping.iter().for_each(tokio::task::JoinHandle::abort);
     let outcome = outcome?;

@@ -14,7 +14,7 @@ use crate::archive::{Archive, TablePath, Watermark};
 use crate::capture::{SlotState, captures_ddl, catalog, require_same_source, slot_state};
 use crate::failure::{Failure, Result};
 use crate::history::{shown_time, source_position};
-use crate::model::{Lsn, TableName};
+use crate::model::{Freshness, Lsn, TableName};
 use crate::postgres::Source;
 
 #[derive(Debug, Clone, Args)]
@@ -27,6 +27,8 @@ struct Status {
     start_lsn: Lsn,
     watermark: Lsn,
     watermark_time: DateTime<Utc>,
+    /// From commit to durable, in the last minutes in which the archiver published.
+    freshness: Option<Freshness>,
     source: Option<SourceStatus>,
     /// Why the source that is named could not be looked at.
     source_error: Option<String>,
@@ -105,6 +107,7 @@ async fn gather(
         start_lsn: archive.identity().start_lsn,
         watermark: watermark.lsn,
         watermark_time: watermark.time,
+        freshness: archive.freshness().await?,
         source,
         source_error,
         tables,
@@ -155,6 +158,9 @@ fn text(status: &Status) -> String {
             human::counted(status.restores as u64, "restore")
         ),
     ];
+    if let Some(freshness) = &status.freshness {
+        lines.push(format!("freshness   from commit to durable {}, lately", human::freshness(freshness)));
+    }
     match &status.source {
         None if status.source_error.is_some() => lines.push("source      cannot be looked at".to_owned()),
         None => lines.push("source      not asked; name it with --source to see the lag and the slot".to_owned()),
@@ -203,8 +209,9 @@ fn slot_text(slot: &SlotState) -> String {
         Some(bytes) => format!("{} until it is cut off", human::bytes(bytes.max(0) as u64)),
         None => "no limit (max_slot_wal_keep_size)".to_owned(),
     };
+    let waiting = if slot.synchronous { ", commits wait for it" } else { "" };
     format!(
-        "{} is {user}, acknowledged up to {}, holds back {}, {}, {headroom}",
+        "{} is {user}{waiting}, acknowledged up to {}, holds back {}, {}, {headroom}",
         slot.name,
         slot.confirmed_flush,
         human::bytes(slot.held_bytes.max(0) as u64),

@@ -10,6 +10,7 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{ArrowPrimitiveType, ByteArrayType, FieldRef};
 
+use super::binary::{self, BinaryForm, Misfit};
 use super::list::Elements;
 use super::storage::list_field;
 use super::{Storage, bytea, calendar, decimal, float, integer};
@@ -110,6 +111,65 @@ impl ColumnBuilder {
             Values::Text(builder) => append_bytes(builder, std::str::from_utf8(text).ok()),
             Values::List(builder) => builder.append_text(text),
         }
+    }
+
+    /// Adds a value from a binary form of it. Where the column cannot hold it, a NULL is added and PostgreSQL's text of
+    /// it given.
+    ///
+    /// # Errors
+    /// Where the bytes are not of the form; nothing is added then.
+    pub(super) fn append_binary<'a>(
+        &'a mut self,
+        form: BinaryForm,
+        bytes: &'a [u8],
+    ) -> Result<Option<&'a [u8]>, Misfit> {
+        let text = match form {
+            BinaryForm::Native => return self.append_native(bytes),
+            BinaryForm::Uuid => return self.append_uuid(bytes),
+            BinaryForm::Jsonb => binary::text_of_jsonb(bytes)?,
+            BinaryForm::Text | BinaryForm::Converted => bytes,
+        };
+        Ok(match self.append_text(text) {
+            Fit::Exact => None,
+            Fit::Inexact => Some(text),
+        })
+    }
+
+    fn append_native(&mut self, bytes: &[u8]) -> Result<Option<&[u8]>, Misfit> {
+        let scratch = &mut self.scratch;
+        scratch.clear();
+        let fit = match &mut self.values {
+            Values::Boolean(builder) => {
+                builder.append_value(u8::from_be_bytes(binary::fixed(bytes)?) != 0);
+                Fit::Exact
+            }
+            Values::Int16(builder) => append(builder, Some(i16::from_be_bytes(binary::fixed(bytes)?))),
+            Values::Int32(builder) => append(builder, Some(i32::from_be_bytes(binary::fixed(bytes)?))),
+            Values::Int64(builder) => append(builder, Some(binary::whole_number(bytes)?)),
+            Values::Float32(builder) => append(builder, Some(binary::float4(bytes)?)),
+            Values::Float64(builder) => append(builder, Some(binary::float8(bytes)?)),
+            Values::Date(builder) => append(builder, binary::date(bytes, scratch)?),
+            Values::Timestamp(builder) => append(builder, binary::timestamp(bytes, false, scratch)?),
+            Values::TimestampTz(builder) => append(builder, binary::timestamp(bytes, true, scratch)?),
+            Values::Binary(builder) => {
+                let fit = append_bytes(builder, Some(bytes));
+                if fit == Fit::Inexact {
+                    bytea::write(bytes, scratch);
+                }
+                fit
+            }
+            Values::Decimal(..) | Values::Text(_) | Values::List(_) => return Err(Misfit),
+        };
+        Ok((fit == Fit::Inexact).then_some(scratch.as_slice()))
+    }
+
+    fn append_uuid(&mut self, bytes: &[u8]) -> Result<Option<&[u8]>, Misfit> {
+        let text = binary::text_of_uuid(binary::fixed(bytes)?);
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&text);
+        let Values::Text(builder) = &mut self.values else { return Err(Misfit) };
+        let fit = append_bytes(builder, std::str::from_utf8(&text).ok());
+        Ok((fit == Fit::Inexact).then_some(self.scratch.as_slice()))
     }
 
     /// How many rows were added since the start or the last [`ColumnBuilder::finish`].

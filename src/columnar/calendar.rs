@@ -10,6 +10,12 @@ use super::integer;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
+/// Days from 1970-01-01 to 2000-01-01, from which PostgreSQL's binary forms count.
+const DAYS_TO_2000: i64 = 10_957;
+
+/// The days whose years a typed column takes: 0001-01-01 and 9999-12-31, counted from 1970-01-01.
+const TYPED_DAYS: std::ops::RangeInclusive<i64> = -719_162..=2_932_896;
+
 /// Days of 400 Gregorian years, after which the calendar repeats itself.
 const DAYS_PER_ERA: i64 = 146_097;
 
@@ -61,6 +67,55 @@ fn parse_fraction(text: &[u8]) -> Option<i64> {
     Some(integer::digits(digits)? as i64 * scale)
 }
 
+/// What a binary form says: a value of a typed column, or one that only PostgreSQL's text can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Binary<T> {
+    Typed(T),
+    /// The text has been written.
+    Text,
+}
+
+/// Reads PostgreSQL's binary date, days since 2000-01-01 of which the outermost are the infinities, as days since
+/// 1970-01-01; what does not fit is written to `out` as text.
+pub(super) fn date_of_binary(days: i32, out: &mut Vec<u8>) -> Binary<i32> {
+    if let Some(text) = infinity(days, i32::MIN, i32::MAX) {
+        out.extend_from_slice(text);
+        return Binary::Text;
+    }
+    let days = i64::from(days) + DAYS_TO_2000;
+    if TYPED_DAYS.contains(&days) {
+        return Binary::Typed(days as i32);
+    }
+    let before_christ = write_day(days, out);
+    write_era(before_christ, out);
+    Binary::Text
+}
+
+/// The same for both timestamps, microseconds since 2000-01-01, of which `zoned` has UTC's zone in its text.
+pub(super) fn timestamp_of_binary(micros: i64, zoned: bool, out: &mut Vec<u8>) -> Binary<i64> {
+    if let Some(text) = infinity(micros, i64::MIN, i64::MAX) {
+        out.extend_from_slice(text);
+        return Binary::Text;
+    }
+    // Day by day, since the last of PostgreSQL's years are beyond what 64 bits count from 1970 on.
+    let (days, of_day) = (micros.div_euclid(MICROS_PER_DAY) + DAYS_TO_2000, micros.rem_euclid(MICROS_PER_DAY));
+    if TYPED_DAYS.contains(&days) {
+        return Binary::Typed(days * MICROS_PER_DAY + of_day);
+    }
+    let before_christ = write_day_and_clock(days, of_day, out);
+    out.extend_from_slice(if zoned { ZONE } else { b"" });
+    write_era(before_christ, out);
+    Binary::Text
+}
+
+fn infinity<T: PartialEq>(value: T, least: T, greatest: T) -> Option<&'static [u8]> {
+    match () {
+        () if value == least => Some(b"-infinity"),
+        () if value == greatest => Some(b"infinity"),
+        () => None,
+    }
+}
+
 /// Writes days since 1970-01-01.
 pub(super) fn write_date(days: i32, out: &mut Vec<u8>) {
     let before_christ = write_day(i64::from(days), out);
@@ -69,13 +124,13 @@ pub(super) fn write_date(days: i32, out: &mut Vec<u8>) {
 
 /// Writes microseconds since 1970-01-01.
 pub(super) fn write_timestamp(micros: i64, out: &mut Vec<u8>) {
-    let before_christ = write_day_and_clock(micros, out);
+    let before_christ = write_moment(micros, out);
     write_era(before_christ, out);
 }
 
 /// Writes microseconds since 1970-01-01 UTC.
 pub(super) fn write_timestamp_tz(micros: i64, out: &mut Vec<u8>) {
-    let before_christ = write_day_and_clock(micros, out);
+    let before_christ = write_moment(micros, out);
     out.extend_from_slice(ZONE);
     write_era(before_christ, out);
 }
@@ -99,9 +154,12 @@ fn write_day(days: i64, out: &mut Vec<u8>) -> bool {
     before_christ
 }
 
-fn write_day_and_clock(micros: i64, out: &mut Vec<u8>) -> bool {
-    let before_christ = write_day(micros.div_euclid(MICROS_PER_DAY), out);
-    let of_day = micros.rem_euclid(MICROS_PER_DAY);
+fn write_moment(micros: i64, out: &mut Vec<u8>) -> bool {
+    write_day_and_clock(micros.div_euclid(MICROS_PER_DAY), micros.rem_euclid(MICROS_PER_DAY), out)
+}
+
+fn write_day_and_clock(days: i64, of_day: i64, out: &mut Vec<u8>) -> bool {
+    let before_christ = write_day(days, out);
     let seconds = of_day / MICROS_PER_SECOND;
     out.push(b' ');
     write_two(seconds / 3600, out);

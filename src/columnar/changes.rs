@@ -13,6 +13,7 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
+use super::binary::{BinaryForm, BinaryRow, Misfit};
 use super::{ColumnBuilder, Fit, Storage, names};
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, Operation, RelationVersion, Xid};
@@ -118,6 +119,16 @@ impl Columns {
             self.exact.values().append_value(text);
             self.exact_in_row = true;
         }
+    }
+
+    fn append_binary(&mut self, at: usize, form: BinaryForm, bytes: &[u8]) -> Result<(), Misfit> {
+        let (stored, builder) = &mut self.builders[at];
+        if let Some(text) = builder.append_binary(form, bytes)? {
+            self.exact.keys().append_value(stored);
+            self.exact.values().append_value(text);
+            self.exact_in_row = true;
+        }
+        Ok(())
     }
 
     fn end_row(&mut self) -> Result<()> {
@@ -326,13 +337,16 @@ fn unexpected_binary() -> Failure {
 pub struct ImageBuilder {
     schema: SchemaRef,
     columns: Columns,
+    /// In which form [`ImageBuilder::push_binary`] finds each column.
+    forms: Vec<BinaryForm>,
     rows: usize,
 }
 
 impl ImageBuilder {
     pub fn new(relation: &RelationVersion) -> ImageBuilder {
         let all: Vec<usize> = (0..relation.columns.len()).collect();
-        ImageBuilder { schema: image_schema(relation), columns: Columns::new(relation, &all), rows: 0 }
+        let forms = relation.columns.iter().map(BinaryForm::of_column).collect();
+        ImageBuilder { schema: image_schema(relation), columns: Columns::new(relation, &all), forms, rows: 0 }
     }
 
     pub fn rows(&self) -> usize {
@@ -346,10 +360,7 @@ impl ImageBuilder {
 
     /// Adds one row, its values in the relation's order, as PostgreSQL's text.
     pub fn push<'v>(&mut self, values: impl ExactSizeIterator<Item = Option<&'v [u8]>>) -> Result<()> {
-        let (width, expected) = (values.len(), self.columns.builders.len());
-        if width != expected {
-            return Err(Failure::failed(format!("a row has {width} columns where its relation has {expected}")));
-        }
+        self.require_width(values.len())?;
         for (at, value) in values.enumerate() {
             match value {
                 Some(text) => self.columns.append_text(at, text),
@@ -358,6 +369,35 @@ impl ImageBuilder {
         }
         self.rows += 1;
         self.columns.end_row()
+    }
+
+    /// Adds the row of one message of a COPY in the binary format, its values in the relation's order and each in its
+    /// [`BinaryForm`]. A message without a row adds none.
+    ///
+    /// # Errors
+    /// Where the message is something else; the builder is of no use then.
+    pub fn push_binary(&mut self, message: &[u8]) -> Result<()> {
+        let Some(mut row) = BinaryRow::read(message)? else { return Ok(()) };
+        self.require_width(row.len())?;
+        for at in 0..row.len() {
+            match row.next()? {
+                Some(value) => self.columns.append_binary(at, self.forms[at], value)?,
+                None => self.columns.append_null(at),
+            }
+        }
+        if !row.is_over() {
+            return Err(Misfit.into());
+        }
+        self.rows += 1;
+        self.columns.end_row()
+    }
+
+    fn require_width(&self, width: usize) -> Result<()> {
+        let expected = self.columns.builders.len();
+        if width == expected {
+            return Ok(());
+        }
+        Err(Failure::failed(format!("a row has {width} columns where its relation has {expected}")))
     }
 
     /// The rows so far as a batch; the builder is empty again.

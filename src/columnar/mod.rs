@@ -19,6 +19,7 @@
 //! The texts are those of a session with `DateStyle` ISO, `IntervalStyle` postgres, `TimeZone` UTC,
 //! `extra_float_digits` 1, `bytea_output` hex and `client_encoding` UTF8.
 
+mod binary;
 mod bound;
 mod builder;
 mod built_in;
@@ -38,6 +39,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
+pub use binary::BinaryForm;
 pub use bound::Bound;
 pub use builder::{ColumnBuilder, Fit};
 pub use changes::{ChangeBuilder, ImageBuilder, Place, change_schema, image_schema, image_table_schema};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use quantity::{ByteSize, Span};
+pub use quantity::{ByteRate, ByteSize, Span};
 
 use crate::capture::CaptureSettings;
 use crate::failure::{Failure, Result};
@@ -55,6 +55,8 @@ pub struct CaptureConfig {
     pub spill_directory: Option<PathBuf>,
     /// Connections that copy base images: 4 by default.
     pub copy_workers: Option<usize>,
+    /// How fast base images are read at most, over all connections: "50MB/s"; as fast as possible by default.
+    pub throttle: Option<ByteRate>,
 }
 
 /// How rows are restored.
@@ -158,6 +160,7 @@ impl CaptureConfig {
             memory: self.memory.map_or(default.memory, |size| size.0 as usize),
             spill_directory: self.spill_directory.clone().unwrap_or(default.spill_directory),
             copy_workers,
+            throttle: self.throttle.map(|rate| rate.0),
         })
     }
 }

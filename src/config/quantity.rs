@@ -19,6 +19,12 @@ pub struct Span(pub Duration);
 #[schemars(with = "String")]
 pub struct ByteSize(pub u64);
 
+/// A rate: `512kB/s`, `50MB/s`, its size as a size is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct ByteRate(pub u64);
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let text = text.trim();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -71,6 +77,21 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl FromStr for ByteRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ByteRate, String> {
+        let size = text.trim().strip_suffix("/s").and_then(|size| size.parse::<ByteSize>().ok());
+        size.map(|size| ByteRate(size.0)).ok_or_else(|| format!("{text:?} is not a rate; write 512kB/s or 50MB/s"))
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/s", ByteSize(self.0)))
+    }
+}
+
 macro_rules! as_text {
     ($kind:ty) => {
         impl TryFrom<String> for $kind {
@@ -91,6 +112,7 @@ macro_rules! as_text {
 
 as_text!(Span);
 as_text!(ByteSize);
+as_text!(ByteRate);
 
 #[cfg(test)]
 mod tests {
@@ -103,6 +125,8 @@ mod tests {
         }
         for text in ["1B", "512kB", "64MB", "2GB"] {
             assert_eq!(text.parse::<ByteSize>().unwrap().to_string(), text);
+            let rate = format!("{text}/s");
+            assert_eq!(rate.parse::<ByteRate>().unwrap().to_string(), rate);
         }
     }
 
@@ -112,5 +136,8 @@ mod tests {
             assert!(text.parse::<Span>().is_err(), "{text:?} was accepted");
         }
         assert!("0MB".parse::<ByteSize>().is_err());
+        for text in ["50MB", "0MB/s", "/s", "50 parsecs/s"] {
+            assert!(text.parse::<ByteRate>().is_err(), "{text:?} was accepted");
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! The words of the contract as types: no I/O, no PostgreSQL protocol, no Arrow.
 
+mod freshness;
 mod lsn;
 mod name;
 mod point;
 mod relation;
 mod transaction;
 
+pub use freshness::Freshness;
 pub use lsn::{Lsn, Xid};
 pub use name::{TableName, TablePattern, quote_identifier, quote_literal};
 pub use point::{Point, PointSyntax};

@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 /// The tag and the length word.
-const HEADER: usize = 5;
+pub(super) const FRAME_HEADER: usize = 5;
 
 /// One message of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,13 +28,13 @@ pub(super) fn take_frame(buffer: &mut BytesMut) -> Result<Option<Frame>, Malform
     }
     let mut body = buffer.split_to(total).freeze();
     let tag = body[0];
-    body.advance(HEADER);
+    body.advance(FRAME_HEADER);
     Ok(Some(Frame { tag, body }))
 }
 
 /// How many bytes the frame at the front of `buffer` takes, once its header is there.
 pub(super) fn frame_length(buffer: &[u8]) -> Result<Option<usize>, Malformed> {
-    let Some(header) = buffer.first_chunk::<HEADER>() else { return Ok(None) };
+    let Some(header) = buffer.first_chunk::<FRAME_HEADER>() else { return Ok(None) };
     let length = i32::from_be_bytes([header[1], header[2], header[3], header[4]]);
     let length = usize::try_from(length).map_err(|_| Malformed)?;
     if length < 4 { Err(Malformed) } else { Ok(Some(length + 1)) }

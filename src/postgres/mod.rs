@@ -7,7 +7,7 @@
 //!               │
 //!           transport ── tls      one way to open a socket, for both kinds of connection
 //!          ┌────┴──────┐
-//!       Session   ReplicationConnection ─ wire ─ frame
+//!       Session   ReplicationConnection, CopyConnection ─ wire ─ frame
 //!          │           │
 //!     copy, message  ReplicationStream
 //! ```
@@ -23,6 +23,7 @@
 mod authentication;
 mod conninfo;
 mod copy;
+mod copy_out;
 mod diagnosis;
 mod frame;
 mod message;
@@ -35,7 +36,8 @@ mod tls;
 mod transport;
 mod wire;
 
-pub use copy::{CopyIn, CopyOut, copy_in, copy_out};
+pub use copy::{CopyIn, copy_in};
+pub use copy_out::CopyConnection;
 pub use diagnosis::diagnose;
 pub use message::{MessageKind, emit_message};
 pub use replication::{CreatedSlot, ReplicationConnection, ReplicationStream, StreamEvent, SystemIdentity};

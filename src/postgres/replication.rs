@@ -125,19 +125,7 @@ impl ReplicationConnection {
     /// # Errors
     /// As [`diagnose`](super::diagnose) says; the connection stays usable after an error of the statement.
     pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        self.wire.enqueue(|out| frontend::query(sql, out))?;
-        self.wire.flush().await?;
-        let (mut rows, mut error) = (Vec::new(), None);
-        loop {
-            let frame = self.wire.receive().await?;
-            match frame.tag {
-                DATA_ROW_TAG => rows.push(data_row(&frame.body)?),
-                ERROR_RESPONSE_TAG => error = Some(fatal_or_kept(&frame)?),
-                NOTICE_RESPONSE_TAG => log_notice(&frame)?,
-                READY_FOR_QUERY_TAG => return error.map_or(Ok(rows), Err),
-                _ => {}
-            }
-        }
+        simple_query(&mut self.wire, sql).await
     }
 
     /// Starts streaming from a slot at `from`, or at the slot's own confirmed position if that is later. The
@@ -170,6 +158,23 @@ impl ReplicationConnection {
     }
 }
 
+/// Runs a statement and returns its rows as text.
+pub(super) async fn simple_query(wire: &mut Wire, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+    wire.enqueue(|out| frontend::query(sql, out))?;
+    wire.flush().await?;
+    let (mut rows, mut error) = (Vec::new(), None);
+    loop {
+        let frame = wire.receive().await?;
+        match frame.tag {
+            DATA_ROW_TAG => rows.push(data_row(&frame.body)?),
+            ERROR_RESPONSE_TAG => error = Some(fatal_or_kept(&frame)?),
+            NOTICE_RESPONSE_TAG => log_notice(&frame)?,
+            READY_FOR_QUERY_TAG => return error.map_or(Ok(rows), Err),
+            _ => {}
+        }
+    }
+}
+
 /// An error ends a statement, and `ReadyForQuery` follows; a fatal one ends the connection, and nothing does.
 fn fatal_or_kept(frame: &Frame) -> Result<Failure> {
     let report = ServerReport::read(&frame.body)?;
@@ -177,11 +182,11 @@ fn fatal_or_kept(frame: &Frame) -> Result<Failure> {
     if fatal { Err(report.into()) } else { Ok(report.into()) }
 }
 
-fn reported(frame: &Frame) -> Failure {
+pub(super) fn reported(frame: &Frame) -> Failure {
     ServerReport::read(&frame.body).map_or_else(Failure::from, Failure::from)
 }
 
-fn log_notice(frame: &Frame) -> Result<()> {
+pub(super) fn log_notice(frame: &Frame) -> Result<()> {
     tracing::debug!("{}", notice_line(&ServerReport::read(&frame.body)?));
     Ok(())
 }
@@ -243,27 +248,41 @@ impl Greeting for ReplicationGreeting<'_> {
         _: &Address,
         password: Option<Secret>,
     ) -> Result<ReplicationConnection, Setback> {
-        let source = self.source;
-        let mut wire = Wire::new(transport);
-        let options = source.startup_options();
-        let parameters = [
-            ("user", source.user()),
-            ("database", source.database()),
-            ("replication", "database"),
-            ("client_encoding", "UTF8"),
-            ("application_name", source.application_name.as_deref().unwrap_or(APPLICATION_NAME)),
-            ("options", &options),
-        ];
-        wire.enqueue(|out| frontend::startup_message(parameters, out))?;
-        wire.flush().await?;
-        authenticate(&mut wire, &Applicant { user: source.user(), password, channel_binding: source.channel_binding })
-            .await?;
-        let parameters = read_parameters(&mut wire).await?;
-        check_session_kind(source.session_kind, |name| parameters.get(name).map(String::as_str))?;
-        let version = parameters.get("server_version").map(String::as_str).unwrap_or_default();
-        let server_major = major_version(version).ok_or_else(|| unknown_version(version))?;
+        let name = self.source.application_name.as_deref().unwrap_or(APPLICATION_NAME);
+        let (wire, server_major) =
+            log_in(self.source, transport, password, name, &[("replication", "database")]).await?;
         Ok(ReplicationConnection { wire, server_major })
     }
+}
+
+/// Begins a session on a transport, with further parameters of the start-up message; gives the server's major version
+/// too.
+pub(super) async fn log_in(
+    source: &Source,
+    transport: Transport,
+    password: Option<Secret>,
+    application_name: &str,
+    further: &[(&str, &str)],
+) -> Result<(Wire, u32), Setback> {
+    let mut wire = Wire::new(transport);
+    let options = source.startup_options();
+    let parameters = [
+        ("user", source.user()),
+        ("database", source.database()),
+        ("client_encoding", "UTF8"),
+        ("application_name", application_name),
+        ("options", &options),
+    ];
+    let parameters = parameters.into_iter().chain(further.iter().copied());
+    wire.enqueue(|out| frontend::startup_message(parameters, out))?;
+    wire.flush().await?;
+    authenticate(&mut wire, &Applicant { user: source.user(), password, channel_binding: source.channel_binding })
+        .await?;
+    let parameters = read_parameters(&mut wire).await?;
+    check_session_kind(source.session_kind, |name| parameters.get(name).map(String::as_str))?;
+    let version = parameters.get("server_version").map(String::as_str).unwrap_or_default();
+    let server_major = major_version(version).ok_or_else(|| unknown_version(version))?;
+    Ok((wire, server_major))
 }
 
 /// Reads what follows authentication until the server is ready.

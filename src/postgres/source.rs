@@ -184,6 +184,12 @@ impl Source {
         source
     }
 
+    /// The same source, whose commits wait for the server's own disk and for no standby: for sessions that a standby could
+    /// itself be waiting for.
+    pub fn without_waiting(&self) -> Source {
+        self.with_setting("synchronous_commit", "local")
+    }
+
     /// The role that connections log in as.
     pub fn user(&self) -> &str {
         &self.user

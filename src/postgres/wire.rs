@@ -1,12 +1,12 @@
 //! Whole frames over a transport.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::failure::{Failure, Result};
 
 use super::diagnosis::{closed, diagnose_io};
-use super::frame::{Frame, Malformed, frame_length, take_frame};
+use super::frame::{FRAME_HEADER, Frame, Malformed, frame_length, take_frame};
 use super::transport::Transport;
 
 /// What one read asks the socket for.
@@ -47,12 +47,42 @@ impl Wire {
             if let Some(frame) = take_frame(&mut self.incoming)? {
                 return Ok(frame);
             }
-            self.make_room()?;
-            let count = self.transport.read_buf(&mut self.incoming).await.map_err(|error| diagnose_io(&error))?;
-            if count == 0 {
-                return Err(closed());
-            }
+            self.read().await?;
         }
+    }
+
+    /// Gives `take` the bodies of the whole frames that are buffered in front and have a tag, in place, and drops them;
+    /// returns how many bytes they had.
+    ///
+    /// # Errors
+    /// What `take` says.
+    pub(super) fn take_bodies(&mut self, tag: u8, take: &mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<u64> {
+        let mut rest = &self.incoming[..];
+        while rest.first() == Some(&tag) {
+            let Some(total) = frame_length(rest)?.filter(|total| *total <= rest.len()) else { break };
+            take(&rest[FRAME_HEADER..total])?;
+            rest = &rest[total..];
+        }
+        let taken = self.incoming.len() - rest.len();
+        self.incoming.advance(taken);
+        Ok(taken as u64)
+    }
+
+    /// The next frame, unless it has a tag: then `None`, once it is buffered whole.
+    ///
+    /// # Errors
+    /// [`Category::Transient`](crate::failure::Category::Transient) where the connection ends.
+    pub(super) async fn receive_unless(&mut self, tag: u8) -> Result<Option<Frame>> {
+        while frame_length(&self.incoming)?.is_none_or(|total| total > self.incoming.len()) {
+            self.read().await?;
+        }
+        if self.incoming.first() == Some(&tag) { Ok(None) } else { Ok(take_frame(&mut self.incoming)?) }
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        self.make_room()?;
+        let count = self.transport.read_buf(&mut self.incoming).await.map_err(|error| diagnose_io(&error))?;
+        if count == 0 { Err(closed()) } else { Ok(()) }
     }
 
     /// The next frame if it is buffered whole.

@@ -303,3 +303,69 @@ async fn a_database_without_tables_is_not_archived() {
     assert!(end.stderr.contains("has no tables to archive"), "{}", end.stderr);
     assert_eq!(slots(&database).await, 0);
 }
+
+/// So large that four connections share it: 40 MB in pages, and more in TOASTed values.
+const LARGE: &str = "CREATE TABLE large (id int PRIMARY KEY, note text, long text, at timestamptz, n numeric, odd date);
+    ALTER TABLE large ALTER long SET STORAGE EXTERNAL;
+    INSERT INTO large SELECT g, repeat(md5(g::text), 16), CASE WHEN g % 10 = 0 THEN repeat(md5(g::text), 100) END,
+        CASE g % 3 WHEN 0 THEN timestamptz 'infinity' WHEN 1 THEN '20000-01-01' ELSE '2025-01-01'::timestamptz + g * '1 s'::interval END,
+        g / 7.0, CASE WHEN g % 5 > 0 THEN date '0044-03-15 BC' + g END
+    FROM generate_series(1, 60000) g;
+    CREATE TABLE heir () INHERITS (large); INSERT INTO heir SELECT * FROM ONLY large WHERE id <= 7; CREATE TABLE empty (id int PRIMARY KEY);
+    DELETE FROM ONLY large WHERE id % 100 = 3";
+
+async fn large_database(release: Release) -> Database {
+    let database = Database::create(postgres(release)).await;
+    database.run(LARGE).await;
+    database
+}
+
+/// Every row of the image once: in no range is none that another has.
+#[track_caller]
+fn expect_image(site: &Site<'_>, rows: i64, in_table: &str) {
+    let sql = format!("SELECT count(*) AS rows, count(DISTINCT id) AS ids FROM images.{in_table}");
+    assert_eq!(site.query(&sql)[0], serde_json::json!({ "rows": rows, "ids": rows }), "{in_table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_several_connections_share_comes_whole_and_once() {
+    for (release, workers) in [(Release::System, "4"), (Release::Eighteen, "3"), (Release::System, "1")] {
+        let directory = Directory::new();
+        let database = large_database(release).await;
+        let site = Site::local(&database, &directory);
+        let full = ["init", "--set-identity-full", "--copy-workers", workers];
+        site.command(full).run(PATIENCE).expect(0);
+        expect_image(&site, 59_400, "large");
+        expect_image(&site, 7, "heir");
+        let state = State::of(&database).await;
+        site.catch_up();
+        site.expect_equal(&state);
+    }
+}
+
+/// The table grows, shrinks and is to be written anew while it is copied, which would move rows between ranges.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_changes_while_it_is_copied_comes_as_the_snapshot_shows_it() {
+    let directory = Directory::new();
+    let database = large_database(Release::System).await;
+    let site = Site::local(&database, &directory);
+    let init = site.command(["init", "--set-identity-full", "--copy-workers", "3", "--throttle", "20MB/s"]).start();
+    let held = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                WHERE l.relation = 'large'::regclass AND a.application_name = 'afterimage init' AND a.query LIKE 'COPY%'";
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while count(&database, held).await == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "nothing is copied\n{}", init.stderr());
+    }
+    database
+        .run("INSERT INTO large SELECT g + 100000, note, long, at, n, odd FROM ONLY large, generate_series(id, id) g WHERE id < 20000;
+              DELETE FROM large WHERE id % 2 = 0")
+        .await;
+    let anew = database.connect().await;
+    let anew = tokio::spawn(async move { anew.batch_execute("VACUUM FULL large").await.unwrap() });
+    init.wait(PATIENCE).expect(0);
+    anew.await.unwrap();
+    expect_image(&site, 59_400, "large");
+    let state = State::of(&database).await;
+    site.catch_up();
+    site.expect_equal(&state);
+}

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::model::Freshness;
+
 /// A count with thousands separators: `1,234,567`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -56,6 +58,12 @@ pub fn duration(length: Duration) -> String {
         3600..86_400 => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
         _ => format!("{} d {:02} h", seconds / 86_400, seconds / 3600 % 24),
     }
+}
+
+/// How fresh an archive was.
+pub fn freshness(freshness: &Freshness) -> String {
+    let Freshness { transactions, p50, p99 } = freshness;
+    format!("{} (p50), {} (p99), over {}", duration(*p50), duration(*p99), counted(*transactions, "transaction"))
 }
 
 /// An instant in RFC 3339 and UTC, with as many groups of three decimals as it needs: `2025-10-09T14:03:00.250Z`.
