@@ -19,7 +19,10 @@ struct Workload {
     statement: String,
 }
 
-fn workloads() -> [Workload; 4] {
+/// Rows of a transaction that is sent while it runs.
+const LARGE: u64 = 2_000_000;
+
+fn workloads() -> [Workload; 5] {
     let insert = format!("INSERT INTO items SELECT {ROW} FROM generate_series(first, last) n");
     let update = "UPDATE items SET changed_at = changed_at + interval '1 day',
                   details = jsonb_set(details, '{price}', to_jsonb(id % 77)) WHERE id BETWEEN first AND last";
@@ -42,6 +45,14 @@ fn workloads() -> [Workload; 4] {
             statement: insert.clone(),
         },
         thousands("capture, inserts in 1000-row transactions", "inserts", 0, &insert),
+        Workload {
+            title: "capture, inserts in one transaction",
+            database: "large",
+            changes: LARGE,
+            per_transaction: LARGE,
+            present: 0,
+            statement: insert.clone(),
+        },
         thousands("capture, updates in 1000-row transactions", "updates", 500_000, update),
         thousands("capture, deletes in 1000-row transactions", "deletes", 500_000, delete),
     ]
@@ -99,7 +110,9 @@ impl Workload {
         let mut command = lab.client("pg_recvlogical", self.database);
         command.args(["--slot", "yardstick", "--start", "--file", "/dev/null", "--no-loop", "--endpos", end]);
         // As ours asks for it.
-        for option in ["proto_version=1", "publication_names=afterimage", "messages=true"] {
+        let options =
+            ["publication_names=afterimage", "messages=true", "proto_version=3", "streaming=on", "two_phase=on"];
+        for option in options {
             command.args(["--option", option]);
         }
         settle()?;

@@ -41,6 +41,8 @@ impl Lab {
             .set("max_wal_size", "16GB")
             .set("checkpoint_timeout", "1h")
             .set("autovacuum", "off")
+            // As ours asks for it.
+            .set("logical_decoding_work_mem", "4MB")
             .set("fsync", "off")
             .set("synchronous_commit", "off")
             .start()?;

@@ -72,11 +72,13 @@ async fn next_batch(
         let event = if batch.is_empty() {
             tokio::select! {
                 event = stream.next() => Some(event?.ok_or_else(ended)?),
-                due = sender.due() => {
-                    due?;
-                    sender.send(stream).await?;
-                    continue;
-                }
+                due = sender.due() => match due {
+                    Due::Status => {
+                        sender.send(stream).await?;
+                        continue;
+                    }
+                    Due::End => return Ok(None),
+                },
                 () = events.closed() => return Ok(None),
             }
         } else {
@@ -125,11 +127,11 @@ impl Acknowledger {
         }
     }
 
-    /// Waits until a status should be sent.
-    async fn due(&mut self) -> Result<()> {
+    /// Waits until there is something to do.
+    async fn due(&mut self) -> Due {
         tokio::select! {
-            _ = self.timer.tick() => Ok(()),
-            changed = self.durable.changed() => changed.map_err(|_| stopped()),
+            _ = self.timer.tick() => Due::Status,
+            changed = self.durable.changed() => if changed.is_ok() { Due::Status } else { Due::End },
         }
     }
 
@@ -149,17 +151,22 @@ impl Acknowledger {
         loop {
             let permit = tokio::select! {
                 permit = events.reserve() => permit,
-                due = self.due() => {
-                    due?;
-                    self.send(stream).await?;
-                    continue;
-                }
+                due = self.due() => match due {
+                    Due::Status => {
+                        self.send(stream).await?;
+                        continue;
+                    }
+                    Due::End => return Ok(false),
+                },
             };
             return Ok(permit.map(|permit| permit.send(batch)).is_ok());
         }
     }
 }
 
-fn stopped() -> Failure {
-    Failure::transient("the committing stage stopped")
+enum Due {
+    /// A status should be sent.
+    Status,
+    /// Nothing will become durable any more, for a reason that the committer knows.
+    End,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::addition::Additions;
 use super::assembler::{Assembler, Until};
@@ -387,6 +387,10 @@ pub struct SlotState {
     pub name: String,
     /// The server process that streams from it.
     pub active_pid: Option<i32>,
+    /// Up to where the server process has sent.
+    pub sent: Option<Lsn>,
+    /// Up to where the archiver has received, by what it said last.
+    pub received: Option<Lsn>,
     /// Up to where the archiver has acknowledged.
     pub confirmed_flush: Lsn,
     /// `reserved`, `extended`, `unreserved` or `lost` (PostgreSQL manual, `pg_replication_slots`).
@@ -402,16 +406,19 @@ pub struct SlotState {
 const SLOT: &str = "
 SELECT active_pid, confirmed_flush_lsn::text, COALESCE(wal_status, 'lost'),
        COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size,
-       COALESCE((SELECT sync_state IN ('sync', 'quorum') FROM pg_stat_replication WHERE pid = active_pid), false)
-FROM pg_replication_slots WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
+       COALESCE(r.sync_state IN ('sync', 'quorum'), false), r.sent_lsn::text, r.write_lsn::text
+FROM pg_replication_slots LEFT JOIN pg_stat_replication r ON r.pid = active_pid WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
 
 /// Looks at the archive's slot; `None` where it does not exist.
 pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<Option<SlotState>> {
     let row = client.query_opt(SLOT, &[&identity.slot]).await?;
+    let lsn = |row: &Row, at: usize| row.get::<_, Option<String>>(at).and_then(|text| text.parse().ok());
     Ok(row.map(|row| SlotState {
         name: identity.slot.clone(),
         active_pid: row.get(0),
-        confirmed_flush: row.get::<_, Option<String>>(1).and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO),
+        sent: lsn(&row, 6),
+        received: lsn(&row, 7),
+        confirmed_flush: lsn(&row, 1).unwrap_or(Lsn::ZERO),
         wal_status: row.get(2),
         held_bytes: row.get(3),
         safe_wal_size: row.get(4),

@@ -173,7 +173,12 @@ impl Spool {
     /// # Errors
     /// Transient where there is no room for what does not fit into memory.
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<EventBatch>) -> Result<()> {
-        while let Some(batch) = events.recv().await {
+        loop {
+            let batch = tokio::select! {
+                batch = events.recv() => batch,
+                () = self.out.closed() => None,
+            };
+            let Some(batch) = batch else { break };
             for event in batch {
                 match event {
                     StreamEvent::WalData { start, body, .. } => {

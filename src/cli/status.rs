@@ -172,6 +172,7 @@ fn text(status: &Status) -> String {
                 human::duration(Duration::from_secs_f64(source.lag_seconds))
             ));
             lines.push(format!("slot        {}", source.slot.as_ref().map_or("does not exist".to_owned(), slot_text)));
+            lines.extend(source.slot.as_ref().and_then(|slot| ladder(slot, status.watermark)));
             if !source.ddl_capture {
                 lines.push(
                     "definitions are looked for in the catalogue; event triggers would capture them exactly".to_owned(),
@@ -217,6 +218,13 @@ fn slot_text(slot: &SlotState) -> String {
         human::bytes(slot.held_bytes.max(0) as u64),
         slot.wal_status
     )
+}
+
+/// How far each step has come, so that lag has an owner: the source, the network, the archiver, the store.
+fn ladder(slot: &SlotState, watermark: Lsn) -> Option<String> {
+    let (sent, received) = (slot.sent?, slot.received?);
+    let acknowledged = slot.confirmed_flush;
+    Some(format!("steps       sent {sent}, received {received}, durable {watermark}, acknowledged {acknowledged}"))
 }
 
 /// What makes the exit code say that all is not well.

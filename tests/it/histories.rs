@@ -79,7 +79,23 @@ async fn history(release: Release, seed: u64) {
         }
     }
     archiver.kill();
-    site.catch_up();
+    let end = site.command(["run", "--until", "now"]).run(PATIENCE);
+    if end.code != Some(0) && end.stderr.contains(CANNOT_DECODE) {
+        // Nobody can read on from such a slot; that it is not our doing is shown by asking without us.
+        let sql = format!(
+            "SELECT count(*) FROM pg_logical_slot_peek_binary_changes('{}', NULL, NULL, 'proto_version', '1',
+               'publication_names', 'afterimage')",
+            site.slot()
+        );
+        let error = client.query_one(&sql, &[]).await.unwrap_err();
+        assert!(
+            error.as_db_error().is_some_and(|error| error.message().contains(CANNOT_DECODE)),
+            "seed {seed}: {error}"
+        );
+        println!("seed {seed}: the server cannot decode its own log: {error}");
+        return;
+    }
+    end.expect(0);
     for state in states.iter().filter(|state| !state.tables.is_empty()) {
         for (table, csv) in &state.tables {
             let difference = site.difference_at(state, table, csv);
@@ -87,6 +103,10 @@ async fn history(release: Release, seed: u64) {
         }
     }
 }
+
+/// A defect of PostgreSQL, seen on 15.18 and 18.4 in one of some hundred histories: decoding that begins again at certain
+/// places finds two relations with one file.
+const CANNOT_DECODE: &str = "unexpected duplicate for tablespace";
 
 const TYPES: &str = "
     CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');

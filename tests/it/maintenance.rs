@@ -84,7 +84,8 @@ async fn the_archiver_maintains_unless_told_otherwise() {
     let archiver = site.stream();
     database.run("UPDATE t SET v = 'y'").await;
     wait_for("the background maintenance writes an image", PATIENCE, || {
-        site.query("SELECT count(DISTINCT _image_lsn) AS n FROM images.t")[0]["n"].as_i64().unwrap() > 1
+        // That of init has no rows.
+        site.query("SELECT count(DISTINCT _image_lsn) AS n FROM images.t")[0]["n"].as_i64().unwrap() > 0
     });
     wait_for("the background maintenance merges", PATIENCE, || {
         let log = fs::read_dir(data(&site, "log/transactions/_delta_log")).unwrap();
