@@ -44,7 +44,7 @@ fn under_load(lab: &Lab, report: &mut Report, interval: &str) -> Result<()> {
     let mut command = lab.afterimage(DATABASE, &archive);
     command.args(["run", "--json", "--flush-interval", interval]).stdout(File::create(&events)?);
     let archiver = process::spawn(&mut command)?;
-    let mut load = lab.client("pgbench", DATABASE);
+    let mut load = lab.pgbench(DATABASE);
     load.args(["--no-vacuum", "--client", "4", "--protocol", "prepared", "--file"]).arg(&script);
     load.args(["--rate", &RATE.to_string(), "--time", &SECONDS.to_string()]);
     let loaded = process::measure(&mut load).and_then(|_| lab.wait_until_archived(DATABASE));

@@ -82,9 +82,22 @@ impl Lab {
 
     /// One of PostgreSQL's client programs, told where the server is.
     pub(crate) fn client(&self, program: &str, database: &str) -> Command {
+        let mut command = self.program_of_server(program);
+        command.args(["--dbname", database]);
+        command
+    }
+
+    /// Before version 17 it knows `--dbname` not.
+    pub(crate) fn pgbench(&self, database: &str) -> Command {
+        let mut command = self.program_of_server("pgbench");
+        command.env("PGDATABASE", database);
+        command
+    }
+
+    fn program_of_server(&self, program: &str) -> Command {
         let mut command = Command::new(self.server.installation().program(program));
         command.arg("--host").arg(self.server.socket_dir()).args(["--port", &self.server.port().to_string()]);
-        command.args(["--username", SUPERUSER, "--dbname", database]);
+        command.args(["--username", SUPERUSER]);
         command
     }
 

@@ -27,7 +27,7 @@ use crate::postgres::{ReplicationConnection, Source};
 /// Batches that may wait between the receiver and the assembler.
 const QUEUED_BATCHES: usize = 8;
 /// Jobs that may wait between the assembler and the committer.
-const QUEUED_JOBS: usize = 2;
+const QUEUED_JOBS: usize = 1;
 
 /// How long a slot that is still in use is waited for at the start: a killed archiver's connection
 /// takes a moment to be noticed.
@@ -231,7 +231,8 @@ impl Session<'_> {
             job_sender,
             Pace {
                 flush_interval: self.settings.flush_interval,
-                flush_bytes: self.settings.memory / 4,
+                // In the builders, the queue and the encoder there is one such part each.
+                flush_bytes: self.settings.memory / 16,
                 waited_for: is_waited_for,
                 durable: durable_receiver.clone(),
             },

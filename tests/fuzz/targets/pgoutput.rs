@@ -2,10 +2,15 @@
 
 #![no_main]
 
-use afterimage_fuzz::pgoutput::{Message, OldTuple, Tuple, decode};
+use afterimage_fuzz::pgoutput::{Message, OldTuple, Tuple, changed, control, decode, streamed};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
+    // What bounds a transaction is nothing that can be in one.
+    assert!(!matches!(control(input), Ok(Some(_))) || decode(input).is_err());
+    if let Ok((_, kind, rest)) = streamed(input) {
+        changed(kind, rest, |_, _| ());
+    }
     let Ok(message) = decode(input) else { return };
     match message {
         Message::Insert { new, .. } => walk(&new),
