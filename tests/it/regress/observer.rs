@@ -47,7 +47,9 @@ const MESSAGES: &str = r"
 const TABLES: &str = "
     SELECT n.nspname::text, c.relname::text, coalesce(string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), '')
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+    LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      -- From version 18 on stored generated columns are published.
+      AND (a.attgenerated = '' OR (a.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000))
     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
     GROUP BY 1, 2";
 
@@ -114,6 +116,8 @@ impl<'a> Observer<'a> {
 
 async fn contents(snapshot: &Snapshot<'_>) -> BTreeMap<TableName, String> {
     let client = snapshot.connect().await;
+    // As in an export: a name's text depends on it.
+    client.batch_execute("SET search_path = ''").await.unwrap();
     let mut contents = BTreeMap::new();
     for row in client.query(TABLES, &[]).await.unwrap() {
         let table = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
