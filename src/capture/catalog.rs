@@ -39,9 +39,7 @@ impl SourceTable {
     pub(super) fn size(&self) -> TableSize {
         TableSize { bytes: self.bytes.max(0) as u64, pages: self.pages.max(0) as u64 }
     }
-}
 
-impl SourceTable {
     /// Whether its updates and deletes can be published, by another identity if need be and if that may be set.
     pub fn can_be_published(&self, set_identity: bool) -> bool {
         self.identity_usable || (set_identity && self.identity_to_set.is_some())

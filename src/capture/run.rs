@@ -206,7 +206,7 @@ impl Session<'_> {
         let (event_sender, event_receiver) = mpsc::channel(QUEUED_BATCHES);
         let (whole_sender, whole_receiver) = mpsc::channel(QUEUED_BATCHES);
         let (hold_sender, hold_receiver) = watch::channel(vec![Hold::first(slot.confirmed_flush)]);
-        let room = (self.settings.memory / 4, self.settings.spill_directory.as_path());
+        let room = (self.settings.memory_in_progress(), self.settings.spill_directory.as_path());
         let spool = Spool::new(
             whole_sender,
             room,
@@ -231,8 +231,7 @@ impl Session<'_> {
             job_sender,
             Pace {
                 flush_interval: self.settings.flush_interval,
-                // In the builders, the queue and the encoder there is one such part each.
-                flush_bytes: self.settings.memory / 16,
+                flush_bytes: self.settings.memory_of_builders(),
                 waited_for: is_waited_for,
                 durable: durable_receiver.clone(),
             },

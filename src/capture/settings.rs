@@ -58,6 +58,17 @@ impl CaptureSettings {
         self.tables.is_empty() || self.tables.iter().any(|pattern| pattern.to_string() == "*.*")
     }
 
+    /// The part of the memory that is for transactions in progress.
+    pub(super) fn memory_in_progress(&self) -> usize {
+        self.memory / 4
+    }
+
+    /// The part that is for rows that are being built. As much is in the queue, in the encoder, and in what the allocator
+    /// keeps of each.
+    pub(super) fn memory_of_builders(&self) -> usize {
+        self.memory / 16
+    }
+
     /// The slot's name: slots are per server, so the database is part of it.
     pub fn slot_name(&self, database: &str) -> String {
         self.slot.clone().unwrap_or_else(|| {

@@ -235,29 +235,30 @@ impl Spool {
 
     /// A message of a transaction that comes whole, or of none.
     fn whole(&mut self, body: Bytes) {
-        match body.split_first() {
-            Some((b'B', rest)) => {
-                let commit_lsn = rest.first_chunk().map(|lsn| Lsn(u64::from_be_bytes(*lsn)));
-                self.skipping = commit_lsn.is_some_and(|lsn| lsn < self.resume);
+        match body.first() {
+            Some(b'B') => {
+                let begin = pgoutput::decode(&body);
+                self.skipping = matches!(begin, Ok(Message::Begin { commit_lsn, .. }) if commit_lsn < self.resume);
             }
-            Some((b'C', _)) if self.skipping => {
+            Some(b'C') if self.skipping => {
                 self.skipping = false;
                 return;
             }
-            Some((b'R', _)) if self.skipping => self.note_relation(&body),
             _ => {}
         }
-        if !self.skipping {
+        if self.skipping {
+            self.note_relation(&body);
+        } else {
             self.pass(body);
         }
     }
 
-    /// Keeps what the source takes for told, until it is needed.
-    fn note_relation(&mut self, message: &[u8]) {
-        if let Some(oid) = message.get(1..).and_then(|rest| rest.first_chunk()) {
-            // A copy, since a message shares the memory of all that arrived with it.
-            self.untold.insert(u32::from_be_bytes(*oid), Bytes::copy_from_slice(message));
-        }
+    /// Keeps a description, which the source takes for told, until it is needed. False where it is another message.
+    fn note_relation(&mut self, message: &[u8]) -> bool {
+        let Some(oid) = pgoutput::described(message) else { return false };
+        // A copy, since a message shares the memory of all that arrived with it.
+        self.untold.insert(oid, Bytes::copy_from_slice(message));
+        true
     }
 
     fn keep(&mut self, xid: Xid, subxid: Xid, kind: u8, rest: &[u8]) {
@@ -279,8 +280,8 @@ impl Spool {
         if let Some((kind, rest)) = body.split_first()
             && !self.untold.is_empty()
         {
-            if *kind == b'R' {
-                rest.first_chunk().map(|oid| self.untold.remove(&u32::from_be_bytes(*oid)));
+            if let Some(oid) = pgoutput::described(&body) {
+                self.untold.remove(&oid);
             }
             let (untold, batch) = (&mut self.untold, &mut self.batch);
             pgoutput::changed(*kind, rest, |oid, _| batch.extend(untold.remove(&oid).map(plain)));
@@ -395,10 +396,8 @@ impl Spool {
     /// False where nobody wants more.
     async fn pass_records(&mut self, records: &mut Records, transaction: &InProgress) -> bool {
         for (subxid, message) in records {
-            if message.first() == Some(&b'R') {
-                // Even if the subtransaction that needed it was rolled back.
-                self.note_relation(&message);
-            } else if !transaction.is_void(subxid) {
+            // A description counts even if the subtransaction that needed it was rolled back.
+            if !self.note_relation(&message) && !transaction.is_void(subxid) {
                 self.whole(message);
             }
             if self.batch.len() >= BATCH_EVENTS && !self.hand_on().await {

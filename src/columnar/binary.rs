@@ -3,21 +3,15 @@
 //! Asked for only where they are cheaper than text and say the same: what enters a column is what the text would have
 //! brought there, and what does not fit is given as the text that PostgreSQL would have written.
 
-use super::calendar::{self, Binary};
+use uuid::Uuid;
+
 use super::storage::Storage;
+use super::{built_in, calendar};
 use crate::failure::{Failure, Result};
 use crate::model::Column;
 
 /// Stands in front of the rows; the flags and the length of the extension area follow.
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
-
-const TEXT: u32 = 25;
-const VARCHAR: u32 = 1043;
-const BPCHAR: u32 = 1042;
-const NAME: u32 = 19;
-const JSON: u32 = 114;
-const JSONB: u32 = 3802;
-const UUID: u32 = 2950;
 
 /// The only version of jsonb's binary form.
 const JSONB_VERSION: u8 = 1;
@@ -41,9 +35,11 @@ pub enum BinaryForm {
 impl BinaryForm {
     pub fn of_column(column: &Column) -> BinaryForm {
         match column.value_type().0 {
-            TEXT | VARCHAR | BPCHAR | NAME | JSON => return BinaryForm::Text,
-            JSONB => return BinaryForm::Jsonb,
-            UUID => return BinaryForm::Uuid,
+            built_in::TEXT | built_in::VARCHAR | built_in::BPCHAR | built_in::NAME | built_in::JSON => {
+                return BinaryForm::Text;
+            }
+            built_in::JSONB => return BinaryForm::Jsonb,
+            built_in::UUID => return BinaryForm::Uuid,
             _ => {}
         }
         match Storage::of_column(column) {
@@ -147,19 +143,12 @@ pub(super) fn float8(bytes: &[u8]) -> Result<f64, Misfit> {
 
 /// Days since 1970-01-01; `None` where the text was written to `out`.
 pub(super) fn date(bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<i32>, Misfit> {
-    Ok(typed(calendar::date_of_binary(i32::from_be_bytes(fixed(bytes)?), out)))
+    Ok(calendar::date_of_binary(i32::from_be_bytes(fixed(bytes)?), out))
 }
 
 /// Microseconds since 1970-01-01; `None` where the text was written to `out`.
 pub(super) fn timestamp(bytes: &[u8], zoned: bool, out: &mut Vec<u8>) -> Result<Option<i64>, Misfit> {
-    Ok(typed(calendar::timestamp_of_binary(i64::from_be_bytes(fixed(bytes)?), zoned, out)))
-}
-
-fn typed<T>(read: Binary<T>) -> Option<T> {
-    match read {
-        Binary::Typed(value) => Some(value),
-        Binary::Text => None,
-    }
+    Ok(calendar::timestamp_of_binary(i64::from_be_bytes(fixed(bytes)?), zoned, out))
 }
 
 pub(super) fn text_of_jsonb(bytes: &[u8]) -> Result<&[u8], Misfit> {
@@ -168,17 +157,8 @@ pub(super) fn text_of_jsonb(bytes: &[u8]) -> Result<&[u8], Misfit> {
 
 /// As PostgreSQL writes a uuid: lower-case digits in five groups.
 pub(super) fn text_of_uuid(bytes: [u8; 16]) -> [u8; 36] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [b'-'; 36];
-    let mut at = 0;
-    for (index, byte) in bytes.into_iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            at += 1;
-        }
-        text[at] = DIGITS[usize::from(byte >> 4)];
-        text[at + 1] = DIGITS[usize::from(byte & 0x0f)];
-        at += 2;
-    }
+    let mut text = [0; 36];
+    Uuid::from_bytes(bytes).hyphenated().encode_lower(&mut text);
     text
 }
 

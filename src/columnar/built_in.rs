@@ -2,17 +2,24 @@
 
 pub(super) const BOOL: u32 = 16;
 pub(super) const BYTEA: u32 = 17;
+pub(super) const NAME: u32 = 19;
 pub(super) const INT8: u32 = 20;
 pub(super) const INT2: u32 = 21;
 pub(super) const INT4: u32 = 23;
+pub(super) const TEXT: u32 = 25;
 pub(super) const OID: u32 = 26;
+pub(super) const JSON: u32 = 114;
 pub(super) const BOX: u32 = 603;
 pub(super) const FLOAT4: u32 = 700;
 pub(super) const FLOAT8: u32 = 701;
+pub(super) const BPCHAR: u32 = 1042;
+pub(super) const VARCHAR: u32 = 1043;
 pub(super) const DATE: u32 = 1082;
 pub(super) const TIMESTAMP: u32 = 1114;
 pub(super) const TIMESTAMPTZ: u32 = 1184;
 pub(super) const NUMERIC: u32 = 1700;
+pub(super) const UUID: u32 = 2950;
+pub(super) const JSONB: u32 = 3802;
 
 /// A type of which a column can be, and of which there are arrays.
 #[derive(Debug, Clone, Copy)]
@@ -39,11 +46,11 @@ pub(super) const TYPES: &[BuiltIn] = &[
     built_in("double precision", FLOAT8, 1022),
     built_in("numeric", NUMERIC, 1231),
     built_in("money", 790, 791),
-    built_in("text", 25, 1009),
-    built_in("character varying", 1043, 1015),
-    built_in("character", 1042, 1014),
+    built_in("text", TEXT, 1009),
+    built_in("character varying", VARCHAR, 1015),
+    built_in("character", BPCHAR, 1014),
     built_in("\"char\"", 18, 1002),
-    built_in("name", 19, 1003),
+    built_in("name", NAME, 1003),
     built_in("bytea", BYTEA, 1001),
     built_in("bit", 1560, 1561),
     built_in("bit varying", 1562, 1563),
@@ -53,9 +60,9 @@ pub(super) const TYPES: &[BuiltIn] = &[
     built_in("time without time zone", 1083, 1183),
     built_in("time with time zone", 1266, 1270),
     built_in("interval", 1186, 1187),
-    built_in("uuid", 2950, 2951),
-    built_in("json", 114, 199),
-    built_in("jsonb", 3802, 3807),
+    built_in("uuid", UUID, 2951),
+    built_in("json", JSON, 199),
+    built_in("jsonb", JSONB, 3807),
     built_in("jsonpath", 4072, 4073),
     built_in("xml", 142, 143),
     built_in("int4range", 3904, 3905),

@@ -67,45 +67,37 @@ fn parse_fraction(text: &[u8]) -> Option<i64> {
     Some(integer::digits(digits)? as i64 * scale)
 }
 
-/// What a binary form says: a value of a typed column, or one that only PostgreSQL's text can say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Binary<T> {
-    Typed(T),
-    /// The text has been written.
-    Text,
-}
-
 /// Reads PostgreSQL's binary date, days since 2000-01-01 of which the outermost are the infinities, as days since
-/// 1970-01-01; what does not fit is written to `out` as text.
-pub(super) fn date_of_binary(days: i32, out: &mut Vec<u8>) -> Binary<i32> {
+/// 1970-01-01; `None` where a typed column does not have it and its text was written to `out`.
+pub(super) fn date_of_binary(days: i32, out: &mut Vec<u8>) -> Option<i32> {
     if let Some(text) = infinity(days, i32::MIN, i32::MAX) {
         out.extend_from_slice(text);
-        return Binary::Text;
+        return None;
     }
     let days = i64::from(days) + DAYS_TO_2000;
     if TYPED_DAYS.contains(&days) {
-        return Binary::Typed(days as i32);
+        return Some(days as i32);
     }
     let before_christ = write_day(days, out);
     write_era(before_christ, out);
-    Binary::Text
+    None
 }
 
 /// The same for both timestamps, microseconds since 2000-01-01, of which `zoned` has UTC's zone in its text.
-pub(super) fn timestamp_of_binary(micros: i64, zoned: bool, out: &mut Vec<u8>) -> Binary<i64> {
+pub(super) fn timestamp_of_binary(micros: i64, zoned: bool, out: &mut Vec<u8>) -> Option<i64> {
     if let Some(text) = infinity(micros, i64::MIN, i64::MAX) {
         out.extend_from_slice(text);
-        return Binary::Text;
+        return None;
     }
     // Day by day, since the last of PostgreSQL's years are beyond what 64 bits count from 1970 on.
     let (days, of_day) = (micros.div_euclid(MICROS_PER_DAY) + DAYS_TO_2000, micros.rem_euclid(MICROS_PER_DAY));
     if TYPED_DAYS.contains(&days) {
-        return Binary::Typed(days * MICROS_PER_DAY + of_day);
+        return Some(days * MICROS_PER_DAY + of_day);
     }
     let before_christ = write_day_and_clock(days, of_day, out);
     out.extend_from_slice(if zoned { ZONE } else { b"" });
     write_era(before_christ, out);
-    Binary::Text
+    None
 }
 
 fn infinity<T: PartialEq>(value: T, least: T, greatest: T) -> Option<&'static [u8]> {

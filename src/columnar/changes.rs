@@ -90,8 +90,32 @@ fn exact_field() -> Field {
 struct Columns {
     /// Stored name and builder of each column.
     builders: Vec<(String, ColumnBuilder)>,
-    exact: MapBuilder<StringBuilder, BinaryBuilder>,
-    exact_in_row: bool,
+    exact: ExactBuilder,
+}
+
+/// The column `_exact` under construction.
+struct ExactBuilder {
+    map: MapBuilder<StringBuilder, BinaryBuilder>,
+    in_row: bool,
+}
+
+impl ExactBuilder {
+    fn new() -> ExactBuilder {
+        let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
+        ExactBuilder { map: MapBuilder::new(Some(names), StringBuilder::new(), BinaryBuilder::new()), in_row: false }
+    }
+
+    /// Keeps the text of a value of the row that its column cannot hold.
+    fn keep(&mut self, stored: &str, text: &[u8]) {
+        self.map.keys().append_value(stored);
+        self.map.values().append_value(text);
+        self.in_row = true;
+    }
+
+    fn end_row(&mut self) -> Result<()> {
+        let present = std::mem::take(&mut self.in_row);
+        self.map.append(present).map_err(arrow_failure)
+    }
 }
 
 impl Columns {
@@ -100,12 +124,7 @@ impl Columns {
             let column = &relation.columns[at];
             (column.stored.clone(), ColumnBuilder::new(&Storage::of_column(column)))
         });
-        let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
-        Columns {
-            builders: builders.collect(),
-            exact: MapBuilder::new(Some(names), StringBuilder::new(), BinaryBuilder::new()),
-            exact_in_row: false,
-        }
+        Columns { builders: builders.collect(), exact: ExactBuilder::new() }
     }
 
     fn append_null(&mut self, at: usize) {
@@ -115,25 +134,20 @@ impl Columns {
     fn append_text(&mut self, at: usize, text: &[u8]) {
         let (stored, builder) = &mut self.builders[at];
         if let Fit::Inexact = builder.append_text(text) {
-            self.exact.keys().append_value(stored);
-            self.exact.values().append_value(text);
-            self.exact_in_row = true;
+            self.exact.keep(stored, text);
         }
     }
 
     fn append_binary(&mut self, at: usize, form: BinaryForm, bytes: &[u8]) -> Result<(), Misfit> {
         let (stored, builder) = &mut self.builders[at];
         if let Some(text) = builder.append_binary(form, bytes)? {
-            self.exact.keys().append_value(stored);
-            self.exact.values().append_value(text);
-            self.exact_in_row = true;
+            self.exact.keep(stored, text);
         }
         Ok(())
     }
 
     fn end_row(&mut self) -> Result<()> {
-        let present = std::mem::take(&mut self.exact_in_row);
-        self.exact.append(present).map_err(arrow_failure)
+        self.exact.end_row()
     }
 
     fn null_row(&mut self) -> Result<()> {
@@ -147,7 +161,7 @@ impl Columns {
 
     /// `_exact` first, then the columns.
     fn finish(&mut self) -> Vec<ArrayRef> {
-        let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.exact.finish())];
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.exact.map.finish())];
         arrays.extend(self.builders.iter_mut().map(|(_, builder)| builder.finish()));
         arrays
     }

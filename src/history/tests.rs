@@ -14,11 +14,10 @@ use crate::columnar::{ChangeBuilder, ImageBuilder, Place, RowText, change_schema
 use crate::model::{
     Column, Identity, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
 };
-use crate::pgoutput::{Message, OldTuple, Tuple, decode};
+use crate::pgoutput::OldTuple;
+use crate::pgoutput::testing::{UNCHANGED, message, tuple};
 
 const TEXT: u32 = 25;
-/// Stands for a TOASTed value that an update left out.
-const UNCHANGED: &str = "<unchanged>";
 
 fn relation(name: &str, oid: u32, identity: Identity, key: &[bool]) -> RelationVersion {
     let column = |at: usize| Column {
@@ -31,31 +30,6 @@ fn relation(name: &str, oid: u32, identity: Identity, key: &[bool]) -> RelationV
 
 fn record(position: Position, relation: &RelationVersion) -> RelationRecord {
     RelationRecord { position, event: RelationEvent::Described, relation: relation.clone(), definition: None }
-}
-
-/// The bytes of an insert of these values, which [`decode`] turns into a tuple.
-fn message(values: &[&str]) -> Vec<u8> {
-    let mut bytes = vec![b'I', 0, 0, 0, 1, b'N'];
-    bytes.extend((values.len() as u16).to_be_bytes());
-    for value in values {
-        match *value {
-            UNCHANGED => bytes.push(b'u'),
-            "NULL" => bytes.push(b'n'),
-            text => {
-                bytes.push(b't');
-                bytes.extend((text.len() as u32).to_be_bytes());
-                bytes.extend(text.as_bytes());
-            }
-        }
-    }
-    bytes
-}
-
-fn tuple(bytes: &[u8]) -> Tuple<'_> {
-    match decode(bytes) {
-        Ok(Message::Insert { new, .. }) => new,
-        other => panic!("{other:?}"),
-    }
 }
 
 enum Did<'a> {

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 pub use tiers::Tiers;
 
 use self::image::Imaged;
-use crate::archive::{Archive, Deleted, LogTable, MaintainedTable, Store, TablePath};
+use crate::archive::{Archive, DataFile, Deleted, LogTable, MaintainedTable, Store, TablePath};
 use crate::failure::Result;
 use crate::model::{Lsn, TableName};
 
@@ -112,30 +112,34 @@ async fn maintain_table(archive: &Archive, path: &TablePath, policy: &Policy) ->
     // Before the files: what they have below it is whole.
     let watermark = archive.watermark().await?.lsn;
     let mut left_alone = false;
-    let before = archive.size(path).await?;
+    let found = MaintainedTable::open(archive.store(), path).await?;
+    let before = match &found {
+        Some(table) => table.files().await?,
+        None => Vec::new(),
+    };
     let mut image = None;
-    match path {
-        TablePath::Images(name) => match write_image(archive, name, policy, watermark).await? {
+    match (path, found) {
+        (TablePath::Images(name), _) => match write_image(archive, name, policy, watermark).await? {
             Imaged::Written => image = Some(watermark),
             Imaged::LeftAlone => left_alone = true,
             Imaged::NotDue => {}
         },
-        TablePath::Changes(_) | TablePath::Log(_) => {
-            if let Some(mut table) = MaintainedTable::open(archive.store(), path).await? {
-                left_alone = !compaction::compact(archive, &mut table, path, policy, watermark).await?;
-            }
+        (_, Some(mut table)) => {
+            left_alone = !compaction::compact(archive, &mut table, path, policy, watermark).await?;
         }
+        (_, None) => {}
     }
     let Some(mut table) = MaintainedTable::open(archive.store(), path).await? else { return Ok(None) };
     let deleted = table.clean(Utc::now() - policy.retention, archive.claimed_at().await?).await?;
     left_alone |= deleted.is_none();
-    let after = archive.size(path).await?;
+    let after = table.files().await?;
+    let bytes = |files: &[DataFile]| files.iter().map(|file| file.size).sum();
     Ok(Some(TableReport {
         table: path.directory(),
-        files_before: before.1,
-        bytes_before: before.0,
-        files_after: after.1,
-        bytes_after: after.0,
+        files_before: before.len(),
+        bytes_before: bytes(&before),
+        files_after: after.len(),
+        bytes_after: bytes(&after),
         image,
         deleted: deleted.unwrap_or_default(),
         left_alone,

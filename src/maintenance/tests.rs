@@ -18,13 +18,12 @@ use crate::history::{KeySet, TableAt};
 use crate::model::{
     Column, Commit, Identity, Operation, Position, RelationEvent, RelationRecord, RelationVersion, Transaction,
 };
-use crate::pgoutput::{Message, OldTuple, Tuple, decode};
+use crate::pgoutput::OldTuple;
+use crate::pgoutput::testing::{UNCHANGED, message, tuple};
 
 const INT4: u32 = 23;
 const DATE: u32 = 1082;
 const TEXT: u32 = 25;
-/// Stands for a TOASTed value that an update left out.
-const UNCHANGED: &str = "<unchanged>";
 const START: Lsn = Lsn(100);
 
 /// Merges whatever there are two of, writes an image for every change, keeps nothing.
@@ -45,31 +44,6 @@ fn relation(identity: Identity, key_type: u32) -> RelationVersion {
     };
     let columns = vec![column("id", key_type, true), column("part", TEXT, true), column("value", TEXT, false)];
     RelationVersion::new(1, TableName::new("public", "t"), identity, columns)
-}
-
-/// The bytes of an insert of these values, which [`decode`] turns into a tuple.
-fn message(values: &[String]) -> Vec<u8> {
-    let mut bytes = vec![b'I', 0, 0, 0, 1, b'N'];
-    bytes.extend((values.len() as u16).to_be_bytes());
-    for value in values {
-        match value.as_str() {
-            UNCHANGED => bytes.push(b'u'),
-            "NULL" => bytes.push(b'n'),
-            text => {
-                bytes.push(b't');
-                bytes.extend((text.len() as u32).to_be_bytes());
-                bytes.extend(text.as_bytes());
-            }
-        }
-    }
-    bytes
-}
-
-fn tuple(bytes: &[u8]) -> Tuple<'_> {
-    match decode(bytes) {
-        Ok(Message::Insert { new, .. }) => new,
-        other => panic!("{other:?}"),
-    }
 }
 
 type Row = [String; 3];

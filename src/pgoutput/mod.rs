@@ -5,6 +5,8 @@
 //! panic, and a [`Tuple`] that was handed out can be walked without failing.
 
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::str;
@@ -293,6 +295,12 @@ pub fn bounds(end: &End) -> ([u8; 21], [u8; 26]) {
     commit[10..18].copy_from_slice(&end.end_lsn.0.to_be_bytes());
     commit[18..26].copy_from_slice(&end.time.to_be_bytes());
     (begin, commit)
+}
+
+/// The relation that a message describes; `None` where it is another kind of message.
+pub fn described(message: &[u8]) -> Option<u32> {
+    let rest = message.strip_prefix(b"R")?;
+    rest.first_chunk().map(|oid| u32::from_be_bytes(*oid))
 }
 
 /// Gives each relation whose rows a message changes, without decoding the rows. `rest` is what follows the kind.

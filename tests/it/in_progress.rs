@@ -1,6 +1,7 @@
 //! Transactions that are sent before they have ended, or that end in two phases.
 
 use afterimage::model::{Lsn, TableName};
+use afterimage::scratch::Scratch;
 
 use crate::support::{Database, Directory, PATIENCE, Release, Site, State, copy_query, own_postgres, wait_for};
 
@@ -26,12 +27,18 @@ const MANY: &str = "SELECT g, repeat(md5(g::text), 4) FROM generate_series";
 const TABLES: &str = "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text);
     INSERT INTO a SELECT g, g FROM generate_series(1, 1000) g";
 
+/// A server of its own, since others' snapshots would wait for what is in progress, with the two tables.
+async fn source(release: Release) -> (Scratch, Database) {
+    let server = own_postgres(release);
+    let database = Database::create(&server).await;
+    database.run(TABLES).await;
+    (server, database)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_rolled_back_inside_a_large_transaction_never_was() {
     for release in Release::ALL {
-        let server = own_postgres(release);
-        let database = Database::create(&server).await;
-        database.run(TABLES).await;
+        let (_server, database) = source(release).await;
         let directory = Directory::new();
         let site = Site::local(&database, &directory);
         site.command(["init", "--all-tables", "--set-identity-full"]).run(PATIENCE).expect(0);
@@ -81,9 +88,7 @@ async fn what_is_rolled_back_inside_a_large_transaction_never_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn definitions_that_are_rolled_back_inside_a_large_transaction_never_were() {
     for release in Release::ALL {
-        let server = own_postgres(release);
-        let database = Database::create(&server).await;
-        database.run(TABLES).await;
+        let (_server, database) = source(release).await;
         let directory = Directory::new();
         let site = Site::local(&database, &directory);
         site.command(["init", "--all-tables", "--set-identity-full"]).run(PATIENCE).expect(0);
@@ -115,9 +120,7 @@ async fn definitions_that_are_rolled_back_inside_a_large_transaction_never_were(
 #[tokio::test(flavor = "multi_thread")]
 async fn prepared_transactions_survive_every_restart_and_are_there_when_they_commit() {
     for release in Release::ALL {
-        let server = own_postgres(release);
-        let database = Database::create(&server).await;
-        database.run(TABLES).await;
+        let (_server, database) = source(release).await;
         let directory = Directory::new();
         let site = Site::local(&database, &directory);
         site.init();
@@ -162,9 +165,7 @@ async fn prepared_transactions_survive_every_restart_and_are_there_when_they_com
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_of_large_transactions_nothing_is_lost_or_doubled() {
-    let server = own_postgres(Release::System);
-    let database = Database::create(&server).await;
-    database.run(TABLES).await;
+    let (_server, database) = source(Release::System).await;
     let directory = Directory::new();
     let site = Site::local(&database, &directory);
     site.init();
@@ -194,9 +195,7 @@ async fn killed_in_the_middle_of_large_transactions_nothing_is_lost_or_doubled()
 /// A directory that cannot take what does not fit into memory stops nothing for good.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unusable_spill_directory_is_said_and_tried_again() {
-    let server = own_postgres(Release::System);
-    let database = Database::create(&server).await;
-    database.run(TABLES).await;
+    let (_server, database) = source(Release::System).await;
     let directory = Directory::new();
     let site = Site::local(&database, &directory);
     site.init();
