@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Result;
-use super::lab::{Lab, ROW, compare, settle, slot_of};
+use super::lab::{Lab, Link, ROW, compare, copy_slot, receiver, settle, slot_of};
 use super::process::{self, Cost};
 use super::report::Report;
 
@@ -11,18 +11,23 @@ use super::report::Report;
 struct Workload {
     title: &'static str,
     database: &'static str,
+    link: Link,
     changes: u64,
     per_transaction: u64,
     /// Rows that the table has before.
     present: u64,
+    identity: &'static str,
     /// What one transaction does; `first` and `last` bound its rows.
     statement: String,
 }
 
 /// Rows of a transaction that is sent while it runs.
-const LARGE: u64 = 2_000_000;
+const LARGE: u64 = 5_000_000;
 
-fn workloads() -> [Workload; 5] {
+/// Rows in short transactions: so many that starting and the last publication count for little.
+const MANY: u64 = 1_000_000;
+
+fn workloads() -> [Workload; 8] {
     let insert = format!("INSERT INTO items SELECT {ROW} FROM generate_series(first, last) n");
     let update = "UPDATE items SET changed_at = changed_at + interval '1 day',
                   details = jsonb_set(details, '{price}', to_jsonb(id % 77)) WHERE id BETWEEN first AND last";
@@ -30,31 +35,49 @@ fn workloads() -> [Workload; 5] {
     let thousands = |title, database, present, statement: &str| Workload {
         title,
         database,
-        changes: 500_000,
+        link: Link::Tcp,
+        changes: MANY,
         per_transaction: 1000,
         present,
+        identity: "DEFAULT",
         statement: statement.to_owned(),
     };
     [
         Workload {
             title: "capture, inserts in 1-row transactions",
             database: "singles",
-            changes: 200_000,
+            link: Link::Tcp,
+            changes: 400_000,
             per_transaction: 1,
             present: 0,
+            identity: "DEFAULT",
             statement: insert.clone(),
         },
         thousands("capture, inserts in 1000-row transactions", "inserts", 0, &insert),
         Workload {
             title: "capture, inserts in one transaction",
             database: "large",
+            link: Link::Tcp,
             changes: LARGE,
             per_transaction: LARGE,
             present: 0,
+            identity: "DEFAULT",
             statement: insert.clone(),
         },
-        thousands("capture, updates in 1000-row transactions", "updates", 500_000, update),
-        thousands("capture, deletes in 1000-row transactions", "deletes", 500_000, delete),
+        thousands("capture, updates in 1000-row transactions", "updates", MANY, update),
+        thousands("capture, deletes in 1000-row transactions", "deletes", MANY, delete),
+        Workload {
+            identity: "FULL",
+            ..thousands("capture, updates with REPLICA IDENTITY FULL", "updates_full", MANY, update)
+        },
+        Workload {
+            identity: "FULL",
+            ..thousands("capture, deletes with REPLICA IDENTITY FULL", "deletes_full", MANY, delete)
+        },
+        Workload {
+            link: Link::Socket,
+            ..thousands("the same inserts in 1000-row transactions, over a Unix socket", "socket", 0, &insert)
+        },
     ]
 }
 
@@ -68,6 +91,7 @@ const PRISTINE: &str = "pristine";
 impl Workload {
     fn measure(&self, lab: &Lab, report: &mut Report) -> Result<()> {
         lab.database(self.database, self.present)?;
+        lab.sql(self.database, &format!("ALTER TABLE items REPLICA IDENTITY {}", self.identity))?;
         let empty = lab.init(self.database)?;
         let slot = slot_of(self.database);
         copy_slot(lab, &slot, PRISTINE)?;
@@ -107,28 +131,14 @@ impl Workload {
     }
 
     fn receive(&self, lab: &Lab, end: &str) -> Result<Cost> {
-        let mut command = lab.client("pg_recvlogical", self.database);
-        command.args(["--slot", "yardstick", "--start", "--file", "/dev/null", "--no-loop", "--endpos", end]);
-        // As ours asks for it.
-        let options =
-            ["publication_names=afterimage", "messages=true", "proto_version=3", "streaming=on", "two_phase=on"];
-        for option in options {
-            command.args(["--option", option]);
-        }
+        let mut command = receiver(lab, self.link, self.database, "yardstick");
+        command.args(["--endpos", end]);
         settle()?;
         process::measure(&mut command)
     }
 
     fn capture(&self, lab: &Lab, archive: &Path, end: &str) -> Result<Cost> {
         settle()?;
-        process::measure(lab.afterimage(self.database, archive).args(["run", "--until", end]))
+        process::measure(lab.afterimage_over(self.link, self.database, archive).args(["run", "--until", end]))
     }
-}
-
-/// Makes a slot at another one's position, in place of the one that has the name.
-fn copy_slot(lab: &Lab, from: &str, to: &str) -> Result<()> {
-    lab.drop_slots(&format!("slot_name = '{to}'"))?;
-    let database =
-        lab.sql("postgres", &format!("SELECT database FROM pg_replication_slots WHERE slot_name = '{from}'"))?;
-    lab.sql(&database, &format!("SELECT pg_copy_logical_replication_slot('{from}', '{to}')")).map(drop)
 }

@@ -7,7 +7,7 @@ use super::lab::{Lab, compare, settle};
 use super::process::{self, Cost};
 use super::report::Report;
 
-const ROWS: u64 = 1_000_000;
+const ROWS: u64 = 5_000_000;
 const DATABASE: &str = "whole";
 
 /// Connections on either side, and what the line is called.

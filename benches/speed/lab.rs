@@ -3,11 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use afterimage::scratch::{Installation, Launch, SUPERUSER, Scratch};
 
 use super::Result;
 use super::process::{self, Cost};
+
+/// How a client reaches the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// TCP without encryption, on this machine.
+    Tcp,
+    /// A Unix-domain socket, which holds so little that whoever writes waits for each pause of whoever reads.
+    Socket,
+}
 
 /// By turns, so often each.
 const ROUNDS: usize = 3;
@@ -87,6 +97,29 @@ impl Lab {
         command
     }
 
+    /// The same, over a connection of this kind.
+    pub(crate) fn client_over(&self, link: Link, program: &str, database: &str) -> Command {
+        match link {
+            Link::Socket => self.client(program, database),
+            Link::Tcp => {
+                let mut command = Command::new(self.server.installation().program(program));
+                command.args(["--dbname", &self.tcp_url(database)]);
+                command
+            }
+        }
+    }
+
+    fn tcp_url(&self, database: &str) -> String {
+        // The laboratory's server always listens.
+        self.server.tcp_url(database).unwrap_or_default()
+    }
+
+    /// The processor time of the server's processes since it was started, in all their threads.
+    pub(crate) fn server_time(&self) -> Result<Duration> {
+        let lock = fs::read_to_string(self.server.data_dir().join("postmaster.pid"))?;
+        process::family_time(lock.lines().next().unwrap_or_default().parse()?)
+    }
+
     /// Before version 17 it knows `--dbname` not.
     pub(crate) fn pgbench(&self, database: &str) -> Command {
         let mut command = self.program_of_server("pgbench");
@@ -103,8 +136,17 @@ impl Lab {
 
     /// Our program, told of a database and its archive.
     pub(crate) fn afterimage(&self, database: &str, archive: &Path) -> Command {
+        self.afterimage_over(Link::Socket, database, archive)
+    }
+
+    /// The same, over a connection of this kind.
+    pub(crate) fn afterimage_over(&self, link: Link, database: &str, archive: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("AFTERIMAGE_SOURCE", self.server.url(database));
+        let source = match link {
+            Link::Socket => self.server.url(database),
+            Link::Tcp => self.tcp_url(database),
+        };
+        command.env("AFTERIMAGE_SOURCE", source);
         command.env("AFTERIMAGE_ARCHIVE", format!("file://{}", archive.display()));
         command.env("AFTERIMAGE_LOG", "error").current_dir(&self.directory);
         command
@@ -204,6 +246,32 @@ pub(crate) fn wait_for_slot(database: &str, position: &str) -> String {
 pub(crate) struct Comparison {
     pub(crate) yardstick: Vec<Cost>,
     pub(crate) ours: Vec<Cost>,
+}
+
+/// Makes a slot at another one's position, in place of the one that has the name.
+pub(crate) fn copy_slot(lab: &Lab, from: &str, to: &str) -> Result<()> {
+    lab.drop_slots(&format!("slot_name = '{to}'"))?;
+    let database =
+        lab.sql("postgres", &format!("SELECT database FROM pg_replication_slots WHERE slot_name = '{from}'"))?;
+    lab.sql(&database, &format!("SELECT pg_copy_logical_replication_slot('{from}', '{to}')")).map(drop)
+}
+
+/// `pg_recvlogical` that throws away what it gets, and asks for it as ours does.
+pub(crate) fn receiver(lab: &Lab, link: Link, database: &str, slot: &str) -> Command {
+    let mut command = lab.client_over(link, "pg_recvlogical", database);
+    command.args(["--slot", slot, "--start", "--file", "/dev/null", "--no-loop"]);
+    let options = [
+        "publication_names=afterimage",
+        "messages=true",
+        "proto_version=3",
+        "streaming=on",
+        "two_phase=on",
+        "binary=true",
+    ];
+    for option in options {
+        command.args(["--option", option]);
+    }
+    command
 }
 
 /// Measures both by turns. What earlier runs left to be written to disk is not on a run's bill.

@@ -83,15 +83,27 @@ fn finish(mut child: Child, started: Instant) -> Result<std::result::Result<Cost
     Ok(if status.success() { Ok(Cost { wall, processor, peak_bytes }) } else { Err(status) })
 }
 
+/// The processor time of a process, of its children, and of those that have ended.
+pub(crate) fn family_time(pid: u32) -> Result<Duration> {
+    let mut all = ticks(&stat(pid)?, &[11, 12, 13, 14]);
+    for child in fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?.split_whitespace() {
+        // One that has just ended is among its parent's.
+        all += stat(child.parse()?).map_or(0, |fields| ticks(&fields, &[11, 12]));
+    }
+    Ok(Duration::from_millis(all * 1000 / TICKS))
+}
+
 fn has_ended(pid: u32) -> Result<bool> {
     Ok(stat(pid)?.first().is_some_and(|state| state == "Z"))
 }
 
 fn processor_time(pid: u32) -> Result<Duration> {
-    let fields = stat(pid)?;
-    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    // utime and stime, counted from the state on (proc(5)).
-    Ok(Duration::from_millis((ticks(11) + ticks(12)) * 1000 / TICKS))
+    Ok(Duration::from_millis(ticks(&stat(pid)?, &[11, 12]) * 1000 / TICKS))
+}
+
+/// Of utime, stime, cutime and cstime, the fields 11 to 14 when counted from the state on (proc(5)).
+fn ticks(fields: &[String], which: &[usize]) -> u64 {
+    which.iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum()
 }
 
 /// The fields of `/proc/PID/stat` after the program's name, which may contain anything.

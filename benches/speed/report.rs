@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 
 use super::Result;
+use super::harm::Felt;
 use super::lab::{Comparison, Lab};
 use super::process::Cost;
 
@@ -17,7 +18,8 @@ Written by `make bench`; do not edit. Medians of three runs by turns with a yard
 of its own from start to end. A ratio is our rate through the yardstick's: above 1 we are the faster; in brackets the
 lowest and highest of the rounds. Processor time is that of our process in all its threads, memory the most it had
 resident. The rows have a primary key, a text, a jsonb and a timestamptz, 150 to 200 bytes as text; the source's fsync
-is off, the archive's is not.";
+is off, the archive's is not. Both reach the source over TCP where a line does not say otherwise for capture, and over a
+Unix socket for all else.";
 
 /// What the numbers were measured on.
 pub(crate) struct Machine {
@@ -65,12 +67,20 @@ pub(crate) struct Report {
     alone: Vec<[String; 5]>,
     waits: Vec<[String; 4]>,
     freshness: Vec<[String; 4]>,
+    harm: Vec<[String; 6]>,
 }
 
 impl Report {
     pub(crate) fn begin(machine: Machine) -> Report {
         machine.lines.iter().for_each(|line| println!("{line}"));
-        Report { machine, compared: Vec::new(), alone: Vec::new(), waits: Vec::new(), freshness: Vec::new() }
+        Report {
+            machine,
+            compared: Vec::new(),
+            alone: Vec::new(),
+            waits: Vec::new(),
+            freshness: Vec::new(),
+            harm: Vec::new(),
+        }
     }
 
     /// Notes what was measured beside a yardstick.
@@ -123,6 +133,31 @@ impl Report {
         self.freshness.push(cells);
     }
 
+    /// Notes what a load felt beside the yardstick and beside us.
+    pub(crate) fn harm(&mut self, title: &str, theirs: &[Felt], ours: &[Felt]) {
+        let middle = |felt: &[Felt], of: fn(&Felt) -> f64| {
+            let mut values: Vec<f64> = felt.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+        };
+        for (what, unit, of) in [
+            ("latency p95", "ms", (|felt: &Felt| felt.p95) as fn(&Felt) -> f64),
+            ("the server's processor time per transaction", "µs", |felt: &Felt| felt.server),
+        ] {
+            let (yardstick, own) = (middle(theirs, of), middle(ours, of));
+            let cells = [
+                title.to_owned(),
+                what.to_owned(),
+                "pg_recvlogical -f /dev/null".to_owned(),
+                format!("{yardstick:.2} {unit}"),
+                format!("{own:.2} {unit}"),
+                format!("**{:.2}**", own / yardstick),
+            ];
+            println!("{}", line(&cells));
+            self.harm.push(cells);
+        }
+    }
+
     /// Writes the page.
     pub(crate) fn write(&self) -> Result<()> {
         let mut page = format!("# Results\n\n{INTRODUCTION}\n\n- command: `make bench`\n");
@@ -133,6 +168,8 @@ impl Report {
         page.push_str(&table(&["what", "rows", "time", "rows/s", "peak MiB"], &self.alone));
         page.push_str(&table(&["what", "shortest", "median", "longest"], &self.waits));
         page.push_str(&table(&["freshness, from commit to durable", "transactions", "p50", "p99"], &self.freshness));
+        let harm = ["load on the source", "what", "beside", "with the yardstick", "with ours", "ours through theirs"];
+        page.push_str(&table(&harm, &self.harm));
         fs::write(PAGE, page)?;
         println!("written to {PAGE}");
         Ok(())

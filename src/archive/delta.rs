@@ -7,8 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, StructArray};
-use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_conversion::{TryFromArrow as _, TryIntoArrow as _};
 use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
@@ -21,14 +20,9 @@ use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
 use delta_kernel::{FileMeta, Predicate, Snapshot, SnapshotRef};
 use delta_kernel_default_engine::build_add_file_metadata;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
-use delta_kernel_default_engine::stats::FileStatsAccumulator;
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
-use parquet::schema::types::ColumnPath;
 use serde_json::json;
 
+use super::file::StagedFile;
 use super::layout::TablePath;
 use super::listed;
 use super::store::{Store, blocking};
@@ -39,45 +33,6 @@ const ENGINE: &str = concat!("afterimage/", env!("CARGO_PKG_VERSION"));
 
 /// A checkpoint every so many commits keeps opening a table from reading its whole log.
 const COMMITS_PER_CHECKPOINT: u64 = 100;
-
-/// Columns of a file that get minimum and maximum in the Delta log, from the left.
-const STATISTICS_COLUMNS: usize = 32;
-
-/// Rows per Parquet row group: small enough to prune, large enough to compress.
-const ROW_GROUP_ROWS: usize = 128 * 1024;
-
-/// Rows per page: what looking one key up has to decode of each column.
-const PAGE_ROWS: usize = 4096;
-
-/// A column of whole numbers whose dictionary grows beyond this goes on with differences. The library's own limit would
-/// let it hold each of a row group's numbers.
-const NUMBER_DICTIONARY_BYTES: usize = 128 * 1024;
-
-/// A Parquet file that lies in the store and belongs to no table yet.
-#[derive(Debug, Clone)]
-pub struct StagedFile {
-    path: String,
-    size: u64,
-    rows: u64,
-    written_ms: i64,
-    statistics: StructArray,
-    /// The value of [`names::IMAGE_LSN`] where the table is partitioned by it.
-    image_lsn: Option<i64>,
-}
-
-impl StagedFile {
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    pub(super) fn path(&self) -> &str {
-        &self.path
-    }
-}
 
 /// A data file of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -401,7 +356,7 @@ fn retry_later(store: &Store, error: delta_kernel::KernelError) -> Failure {
     Failure::transient(failure.cause()).remedy("the same commit is tried again")
 }
 
-fn kernel_schema(store: &Store, schema: &Schema) -> Result<Arc<StructType>> {
+pub(super) fn kernel_schema(store: &Store, schema: &Schema) -> Result<Arc<StructType>> {
     StructType::try_from_arrow(schema)
         .map(Arc::new)
         .map_err(|error| Failure::failed(format!("archive {store}: a schema that Delta cannot hold: {error}")))
@@ -434,193 +389,4 @@ fn missing_fields(existing: &Schema, wanted: &Schema) -> Vec<MissingField> {
         }
     }
     missing
-}
-
-/// What goes into one Parquet file.
-#[derive(Debug)]
-pub struct FileContent {
-    /// All of one schema.
-    pub batches: Vec<RecordBatch>,
-    /// Written into the file, so that it describes itself.
-    pub metadata: Vec<(String, String)>,
-    /// The image that the rows belong to; the batches do not carry it as a column.
-    pub image_lsn: Option<i64>,
-}
-
-/// Encodes rows as one Parquet file and puts it into the store, in no table yet.
-///
-/// # Errors
-/// Transient or failed, as the store says.
-pub async fn stage(store: &Store, path: &TablePath, content: FileContent) -> Result<StagedFile> {
-    let encoding = store.clone();
-    let encoder = blocking(move || {
-        let schema = content.batches.first().map(RecordBatch::schema).ok_or_else(|| not_encoded("no rows"))?;
-        let mut encoder = FileEncoder::new(&encoding, schema, content.metadata, content.image_lsn)?;
-        content.batches.iter().try_for_each(|batch| encoder.write(batch))?;
-        Ok(encoder)
-    });
-    encoder.await?.stage(path).await
-}
-
-/// A Parquet file under construction: every batch is encoded as it comes, so that only the encoded bytes wait for the
-/// end of the file.
-pub struct FileEncoder {
-    store: Store,
-    writer: ArrowWriter<Vec<u8>>,
-    statistics: FileStatsAccumulator,
-    rows: u64,
-    image_lsn: Option<i64>,
-}
-
-impl FileEncoder {
-    /// Begins a file; the parameters are as in [`FileContent`].
-    pub fn new(
-        store: &Store,
-        schema: SchemaRef,
-        metadata: Vec<(String, String)>,
-        image_lsn: Option<i64>,
-    ) -> Result<FileEncoder> {
-        let kernel_schema = kernel_schema(store, &schema)?;
-        let statistics = FileStatsAccumulator::new(&statistics_columns(&schema), &kernel_schema);
-        let properties = properties(&schema, metadata)?;
-        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(not_encoded)?;
-        Ok(FileEncoder { store: store.clone(), writer, statistics, rows: 0, image_lsn })
-    }
-
-    /// Adds a batch of the file's schema. Takes as long as compressing it does: not for an asynchronous thread.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.statistics.merge(batch).map_err(|error| self.store.kernel_failure(error))?;
-        self.writer.write(batch).map_err(not_encoded)?;
-        self.rows += batch.num_rows() as u64;
-        Ok(())
-    }
-
-    /// Bytes of the file so far, as they are encoded.
-    pub fn size(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
-    }
-
-    /// Says something of the file that is known only after its rows.
-    pub fn describe(&mut self, key: &str, value: String) {
-        self.writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
-    }
-
-    /// Ends the file and puts it into the store, in no table yet. At least one batch must have been written.
-    ///
-    /// # Errors
-    /// Transient or failed, as the store says.
-    pub async fn stage(self, path: &TablePath) -> Result<StagedFile> {
-        let FileEncoder { store, writer, statistics, rows, image_lsn } = self;
-        let statistics = statistics.finish().map_err(|error| store.kernel_failure(error))?;
-        let statistics = statistics.ok_or_else(|| not_encoded("no statistics"))?;
-        let bytes = blocking(move || writer.into_inner().map_err(not_encoded)).await?;
-        let partition = image_lsn.map(|lsn| format!("{}={lsn}/", names::IMAGE_LSN)).unwrap_or_default();
-        let name = format!("{}/{partition}{}.zstd.parquet", path.directory(), uuid::Uuid::new_v4());
-        let size = bytes.len() as u64;
-        store.put(&name, bytes).await?;
-        let written_ms = chrono::Utc::now().timestamp_millis();
-        Ok(StagedFile { path: name, size, rows, written_ms, statistics, image_lsn })
-    }
-}
-
-fn not_encoded(error: impl std::fmt::Display) -> Failure {
-    Failure::failed(format!("encoding a Parquet file: {error}"))
-}
-
-fn properties(schema: &Schema, metadata: Vec<(String, String)>) -> Result<WriterProperties> {
-    let metadata = metadata.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect();
-    let level = ZstdLevel::try_new(1).map_err(not_encoded)?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_key_value_metadata(Some(metadata));
-    Ok(with_whole_numbers(properties, &[], schema.fields()).build())
-}
-
-/// Says how the whole numbers among the columns are encoded, those inside structs too.
-fn with_whole_numbers(
-    properties: WriterPropertiesBuilder,
-    parents: &[String],
-    fields: &Fields,
-) -> WriterPropertiesBuilder {
-    fields.iter().fold(properties, |properties, field| {
-        let path = [parents, &[field.name().clone()]].concat();
-        match field.data_type() {
-            DataType::Struct(inside) => with_whole_numbers(properties, &path, inside),
-            number if is_whole_number(number) => {
-                // What the archive counts by ascends or repeats, which differences say in the fewest bits.
-                let ascends = parents.is_empty() && ASCENDING.contains(&field.name().as_str());
-                let column = ColumnPath::new(path);
-                properties
-                    .set_column_encoding(column.clone(), Encoding::DELTA_BINARY_PACKED)
-                    .set_column_dictionary_page_size_limit(column.clone(), NUMBER_DICTIONARY_BYTES)
-                    .set_column_dictionary_enabled(column, !ascends)
-            }
-            _ => properties,
-        }
-    })
-}
-
-const ASCENDING: [&str; 4] = [names::LSN, names::SEQ, names::XID, names::TS];
-
-/// Whether Parquet stores it as a whole number.
-fn is_whole_number(data_type: &DataType) -> bool {
-    use DataType::{Date32, Int16, Int32, Int64, Timestamp};
-    matches!(data_type, Int16 | Int32 | Int64 | Date32 | Timestamp(..))
-}
-
-fn statistics_columns(schema: &Schema) -> Vec<ColumnName> {
-    let plain = schema.fields().iter().filter(|field| !field.data_type().is_nested());
-    plain
-        .filter(|field| !matches!(field.data_type(), DataType::Binary | DataType::Boolean))
-        .take(STATISTICS_COLUMNS)
-        .map(|field| ColumnName::new([field.name()]))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use arrow::array::{ArrayRef, Int64Array};
-    use arrow::datatypes::Field;
-    use object_store::ObjectStoreExt as _;
-    use object_store::memory::InMemory;
-    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-    use url::Url;
-
-    use super::*;
-    use crate::archive::layout::LogTable;
-
-    /// More distinct numbers than a dictionary may hold, the outermost among them, and NULLs.
-    fn numbers() -> ArrayRef {
-        let spread = (0..50_000).map(|n: i64| (n % 7 != 0).then(|| n.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64)));
-        Arc::new(Int64Array::from_iter([Some(i64::MIN), Some(i64::MAX), None].into_iter().chain(spread)))
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn whole_numbers_come_back_however_they_are_encoded() {
-        let inside = Fields::from(vec![Field::new("id", DataType::Int64, true)]);
-        let old: ArrayRef = Arc::new(StructArray::new(inside.clone(), vec![numbers()], None));
-        let fields = [(names::LSN, numbers()), (names::OLD, old), ("id", numbers())];
-        let batch = RecordBatch::try_from_iter_with_nullable(fields.map(|(name, array)| (name, array, true))).unwrap();
-
-        let objects = Arc::new(InMemory::new());
-        let store = Store::new("memory", Url::parse("memory:///").unwrap(), Arc::clone(&objects) as _);
-        let halves = vec![batch.slice(0, 30_000), batch.slice(30_000, batch.num_rows() - 30_000)];
-        let content = FileContent { batches: halves, metadata: Vec::new(), image_lsn: None };
-        let file = stage(&store, &TablePath::Log(LogTable::Health), content).await.unwrap();
-        assert_eq!(file.rows(), batch.num_rows() as u64);
-
-        let bytes = objects.get(&file.path.as_str().into()).await.unwrap().bytes().await.unwrap();
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
-        let columns = reader.metadata().row_group(0).columns();
-        let encoded = |column: usize| columns[column].encodings().collect::<Vec<_>>();
-        assert!(!encoded(0).contains(&Encoding::RLE_DICTIONARY), "{:?}", encoded(0));
-        for column in 0..3 {
-            assert!(encoded(column).contains(&Encoding::DELTA_BINARY_PACKED), "{:?}", encoded(column));
-        }
-        let read: Vec<RecordBatch> =
-            reader.with_batch_size(1 << 20).build().unwrap().map(|read| read.unwrap()).collect();
-        assert_eq!(read, [batch]);
-    }
 }

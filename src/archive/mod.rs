@@ -11,8 +11,10 @@
 //! * a [`MaintainedTable`] puts rows into other files and deletes what nobody can read any more, beside the writer;
 //!   of two on one table, one changes nothing.
 
+mod archiver;
 mod delta;
 mod durable_local;
+mod file;
 mod identity;
 pub mod layout;
 mod listed;
@@ -20,6 +22,7 @@ pub mod log;
 mod pruning;
 mod reader;
 mod store;
+mod unplaced;
 mod upkeep;
 mod writer;
 
@@ -28,11 +31,14 @@ pub(crate) mod faults;
 #[cfg(test)]
 mod tests;
 
-pub use delta::{DataFile, FileContent, FileEncoder, StagedFile, stage};
+pub use archiver::ArchiverState;
+pub use delta::DataFile;
+pub use file::{EncodedFile, FileContent, FileEncoder, StagedFile, stage};
 pub use identity::{ArchiveIdentity, FORMAT};
 pub use layout::{LogTable, TablePath};
 pub use pruning::KeyBounds;
 pub use reader::{Archive, CLUSTERED_KEY, DataReader, Image, RELATION_KEY, Watermark, is_reserved};
 pub use store::Store;
+pub use unplaced::{SpilledPages, UnplacedEncoder, UnplacedFile};
 pub use upkeep::{Deleted, MaintainedTable};
 pub use writer::{ArchiveWriter, DurableLsn, Publication, existing_columns, stage_all};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use delta_kernel::KernelError;
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
@@ -124,7 +125,7 @@ impl Store {
     }
 
     /// Writes an object under a name that nobody else uses.
-    pub(super) async fn put(&self, path: &str, bytes: Vec<u8>) -> Result<()> {
+    pub(super) async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         self.objects.put(&object_path(path)?, PutPayload::from(bytes)).await.map_err(|error| self.failure(error))?;
         Ok(())
     }

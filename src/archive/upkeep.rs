@@ -17,7 +17,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use object_store::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use super::delta::{Appended, DataFile, DeltaTable, Replacement, StagedFile};
+use super::delta::{Appended, DataFile, DeltaTable, Replacement};
+use super::file::StagedFile;
 use super::layout::TablePath;
 use super::listed::full_path;
 use super::store::{Store, object_path};

@@ -21,7 +21,8 @@ use arrow::datatypes::{FieldRef, Schema};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::delta::{Appended, DeltaTable, FileContent, StagedFile, stage};
+use super::delta::{Appended, DeltaTable};
+use super::file::{FileContent, StagedFile, stage};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
 use super::log::{self, DdlRow, MarkRow, MessageRow, RareRow, RelationRow, RestoreRow, SequenceRow};

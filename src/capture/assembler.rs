@@ -8,8 +8,11 @@ use tokio::time::Instant;
 
 use super::addition::Addition;
 use super::committer::{Defined, Job, KnownRows, Prepared};
-use super::receiver::EventBatch;
+use super::early::EncodedTransaction;
+use super::open_file::BATCH_BYTES;
+use super::spool::{Ordered, OrderedBatch};
 use super::synchronous::Pace;
+use super::terms::{Terms, can_be_binary};
 use crate::archive::Publication;
 use crate::columnar::ChangeBuilder;
 use crate::copy_format::TextRow;
@@ -19,7 +22,6 @@ use crate::model::{
     TableName,
 };
 use crate::pgoutput::{self, Message, OldTuple, Tuple};
-use crate::postgres::StreamEvent;
 use crate::transaction::{
     Cover, DDL_PREFIX, DdlMessage, IMAGE_PREFIX, OBSERVED, OpenTransaction, ROW_PREFIX, RelationNow, Rows,
     SEQUENCES_PREFIX, sequence_samples, time_of, told_row, unix_micros,
@@ -43,6 +45,8 @@ pub(super) struct Assembler {
     until: Until,
     /// Whose DDL capture is ours.
     publication: String,
+    /// Of a session that gets values in binary.
+    binary: Option<Terms>,
     /// Tables that need a base image are named here.
     wanted_images: mpsc::UnboundedSender<u32>,
     /// Tables whose rows are not known now.
@@ -90,6 +94,7 @@ impl Assembler {
             pace,
             until,
             publication,
+            binary: None,
             wanted_images,
             unseen,
             additions: Vec::new(),
@@ -106,10 +111,15 @@ impl Assembler {
         }
     }
 
+    /// Expects values in binary. Where a table comes up of which they would not say enough, the terms are changed.
+    pub(super) fn in_binary(self, terms: Terms) -> Assembler {
+        Assembler { binary: Some(terms), ..self }
+    }
+
     /// Works until the source's stream ends, `stop` turns true, or the wanted position is published.
     pub(super) async fn run(
         mut self,
-        mut events: mpsc::Receiver<EventBatch>,
+        mut events: mpsc::Receiver<OrderedBatch>,
         mut additions: mpsc::Receiver<Addition>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<()> {
@@ -149,12 +159,16 @@ impl Assembler {
         self.reached(self.published)
     }
 
-    async fn take(&mut self, batch: EventBatch) -> Result<()> {
+    async fn take(&mut self, batch: OrderedBatch) -> Result<()> {
         for event in batch {
             match event {
-                StreamEvent::WalData { body, .. } => self.message(&body).await?,
-                StreamEvent::Keepalive { end, sent, .. } => self.idle_until(end, sent),
-                StreamEvent::Notice(text) => self.notice(&text)?,
+                Ordered::Message(body) => self.message(&body).await?,
+                Ordered::Encoded { transaction, taken } => {
+                    // Whoever does not hear the answer ends with the session.
+                    let _ = taken.send(self.encoded(transaction).await?);
+                }
+                Ordered::Idle { end, sent } => self.idle_until(end, sent),
+                Ordered::Notice(text) => self.notice(&text)?,
             }
             if self.bytes_since_look >= BYTES_PER_LOOK {
                 self.write_rows_when_full().await?;
@@ -163,13 +177,48 @@ impl Assembler {
         Ok(())
     }
 
+    /// Hands on the rows of the tables that have the most, until the rest fits.
     async fn write_rows_when_full(&mut self) -> Result<()> {
         self.bytes_since_look = 0;
-        let builders = self.targets.values().filter_map(|target| target.builder.as_ref());
-        if builders.map(ChangeBuilder::memory).sum::<usize>() >= self.pace.flush_bytes {
-            self.write_rows().await?;
+        let builders = self.targets.iter().filter_map(|(oid, target)| Some((*oid, target.builder.as_ref()?)));
+        let mut sizes: Vec<(usize, u32)> = builders.map(|(oid, builder)| (builder.memory(), oid)).collect();
+        let mut held: usize = sizes.iter().map(|(bytes, _)| bytes).sum();
+        sizes.sort_unstable();
+        let goal = if held > self.pace.flush_bytes { self.pace.flush_bytes / 2 } else { held };
+        while let Some((bytes, oid)) = sizes.pop() {
+            if bytes < BATCH_BYTES && held <= goal {
+                break;
+            }
+            self.write_rows_of(oid).await?;
+            held -= bytes;
         }
         Ok(())
+    }
+
+    /// Takes a transaction that was encoded while it ran in place of its messages; false where a table is not what it was
+    /// taken for.
+    async fn encoded(&mut self, encoded: EncodedTransaction) -> Result<bool> {
+        let relations: Vec<_> = encoded.tables.iter().map(|table| Arc::clone(&table.relation)).collect();
+        for relation in relations {
+            self.make_ready(relation.oid).await?;
+            if self.targets.get(&relation.oid).is_none_or(|target| target.relation != relation) {
+                return Ok(false);
+            }
+        }
+        let open = self.open.as_ref().ok_or_else(outside_transaction)?;
+        let transaction = encoded.transaction.placed(open);
+        let (lsn, time) = (transaction.commit_lsn(), transaction.time());
+        self.open = Some(transaction);
+        for table in encoded.tables {
+            if self.targets.get(&table.relation.oid).is_some_and(|target| target.has(lsn)) {
+                continue;
+            }
+            for file in table.files {
+                self.send(Job::Place { name: table.relation.name.clone(), file, lsn, time }).await?;
+            }
+        }
+        tracing::debug!("the transaction of {lsn} was encoded while it ran");
+        Ok(true)
     }
 
     /// Versions 18 and later say here, and only here, that they leave changes out.
@@ -191,6 +240,7 @@ impl Assembler {
 
     fn advance(&mut self, end: Lsn, time: i64) {
         self.pending.end = end;
+        self.pace.reached.decoded(end);
         self.pending.time = time_of(time);
         self.deadline.get_or_insert_with(|| Instant::now() + self.pace.flush_interval);
     }
@@ -411,6 +461,11 @@ impl Assembler {
         let since = self.open.as_ref().map_or(end, OpenTransaction::position);
         self.send(Job::Prepare { relation, since, reply }).await?;
         let Prepared { relation, applied, record, rows } = prepared.await.map_err(|_| committer_gone())?;
+        if let Some(terms) = &self.binary
+            && !can_be_binary(&relation)
+        {
+            return Err(terms.want_text(&relation));
+        }
         match rows {
             KnownRows::Yes => {}
             KnownRows::No => self.want_image(relation.oid),
@@ -425,8 +480,9 @@ impl Assembler {
     async fn write_rows_of(&mut self, oid: u32) -> Result<()> {
         let Some(target) = self.targets.get_mut(&oid) else { return Ok(()) };
         let Some(mut builder) = target.builder.take() else { return Ok(()) };
+        let bytes = builder.memory();
         let (relation, batch) = (Arc::clone(&target.relation), builder.finish()?);
-        self.send(Job::Rows { relation, batch }).await
+        self.send(Job::Rows { relation, batch, bytes }).await
     }
 
     async fn write_rows(&mut self) -> Result<()> {
@@ -513,7 +569,7 @@ fn committer_gone() -> Failure {
     Failure::transient("the committing stage stopped")
 }
 
-fn relation_version(described: &pgoutput::Relation<'_>) -> RelationVersion {
+pub(super) fn relation_version(described: &pgoutput::Relation<'_>) -> RelationVersion {
     let column = |column: &pgoutput::RelationColumn<'_>| {
         Column::new(column.name, column.type_oid, column.type_modifier, column.key)
     };

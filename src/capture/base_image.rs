@@ -4,23 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
 use super::catalog::{self, SourceTable};
 use super::copy_ranges::{Range, Ranges, TableSize};
+use super::open_file::{BATCH_BYTES, OpenFile};
 use super::throttle::Throttle;
 use crate::archive::{FileEncoder, RELATION_KEY, StagedFile, Store, TablePath, log};
 use crate::columnar::{BinaryForm, ImageBuilder};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, Lsn, RelationVersion, quote_identifier, quote_literal};
 use crate::postgres::{CopyConnection, RAW_WHERE_UNKNOWN, Session, Source};
-
-/// Bytes of rows, as they are in memory, of one file of an image.
-const FILE_BYTES: usize = 96 << 20;
-
-/// Bytes of rows that are encoded at once, while the next ones arrive. Small enough to be allocated from what the
-/// batch before has freed: memory fresh from the operating system costs more than filling it.
-const BATCH_BYTES: usize = 4 << 20;
 
 /// How far copying has come; shared with whoever shows it.
 #[derive(Debug, Default)]
@@ -224,18 +218,6 @@ struct ImageFiles<'a> {
     even_empty: bool,
 }
 
-/// A file whose latest batch is being encoded on another thread.
-struct OpenFile {
-    bytes: usize,
-    encoding: JoinHandle<Result<FileEncoder>>,
-}
-
-impl OpenFile {
-    async fn encoded(self) -> Result<FileEncoder> {
-        self.encoding.await.map_err(|error| Failure::failed(format!("a worker stopped: {error}")))?
-    }
-}
-
 impl<'a> ImageFiles<'a> {
     fn new(store: &'a Store, relation: &'a RelationVersion, lsn: Lsn) -> ImageFiles<'a> {
         let builder = ImageBuilder::new(relation);
@@ -246,7 +228,7 @@ impl<'a> ImageFiles<'a> {
         if self.builder.memory() >= BATCH_BYTES {
             self.write_batch().await?;
         }
-        match self.open.take_if(|open| open.bytes >= FILE_BYTES) {
+        match self.open.take_if(|open| open.is_full()) {
             Some(full) => self.close(full).await,
             None => Ok(()),
         }
@@ -254,18 +236,16 @@ impl<'a> ImageFiles<'a> {
 
     /// Hands the rows so far to the open file, or begins one.
     async fn write_batch(&mut self) -> Result<()> {
-        let mut bytes = self.builder.memory();
+        let bytes = self.builder.memory();
         let batch = self.builder.finish()?;
-        let mut encoder = match self.open.take() {
-            None => self.begin(batch.schema())?,
-            Some(open) => {
-                bytes += open.bytes;
-                open.encoded().await?
+        match &mut self.open {
+            Some(open) => open.write(batch, bytes).await,
+            None => {
+                let encoder = self.begin(batch.schema())?;
+                self.open = Some(OpenFile::begin(encoder, batch, bytes));
+                Ok(())
             }
-        };
-        let encoding = spawn_blocking(move || encoder.write(&batch).map(|()| encoder));
-        self.open = Some(OpenFile { bytes, encoding });
-        Ok(())
+        }
     }
 
     fn begin(&self, schema: SchemaRef) -> Result<FileEncoder> {
@@ -275,7 +255,7 @@ impl<'a> ImageFiles<'a> {
 
     async fn close(&mut self, file: OpenFile) -> Result<()> {
         let path = TablePath::Images(self.relation.name.clone());
-        self.files.push(file.encoded().await?.stage(&path).await?);
+        self.files.push(file.finish().await?.stage(self.store, &path).await?);
         Ok(())
     }
 

@@ -1,19 +1,26 @@
 //! The last stage: encodes rows into files, publishes, and announces what is durable.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 
 use super::assembler::{same_columns, same_source_relation};
 use super::base_image::StagedImage;
 use super::catalog;
 use super::freshness::FreshnessMeter;
+use super::known::KnownRelations;
+use super::open_file::{OpenFile, joined};
 use super::run::{Backoff, RunEvents, sleep_or_stop};
 use crate::archive::{
-    ArchiveWriter, DurableLsn, FileContent, Publication, RELATION_KEY, StagedFile, TablePath, log, stage,
+    ArchiveWriter, DurableLsn, EncodedFile, FileEncoder, Publication, RELATION_KEY, StagedFile, Store, TablePath,
+    UnplacedFile, log,
 };
 use crate::columnar::{change_schema, image_table_schema};
 use crate::failure::{Failure, Result};
@@ -39,7 +46,9 @@ pub(super) enum Job {
     /// Add a base image that was taken while changes went on.
     Image(StagedImage),
     /// Rows that become visible with the next publication.
-    Rows { relation: Arc<RelationVersion>, batch: RecordBatch },
+    Rows { relation: Arc<RelationVersion>, batch: RecordBatch, bytes: usize },
+    /// The same, encoded but for where and when (microseconds since 1970) they were committed.
+    Place { name: TableName, file: UnplacedFile, lsn: Lsn, time: i64 },
     /// Make everything so far durable and visible.
     Publish(Publication),
 }
@@ -79,18 +88,30 @@ pub(super) struct Committer<'a> {
     pub(super) writer: ArchiveWriter,
     /// For what the stream does not say, such as the names of types.
     pub(super) catalog: Session,
-    /// The latest relation version of each table that the archive knows.
-    pub(super) known: HashMap<u32, RelationVersion>,
+    pub(super) known: KnownRelations,
     /// Statements that change definitions are in the stream.
     pub(super) captures_ddl: bool,
     /// What the source said last of each table in this session.
     pub(super) described: HashMap<u32, String>,
     pub(super) durable: watch::Sender<DurableLsn>,
     pub(super) freshness: Arc<FreshnessMeter>,
-    pub(super) events: &'a dyn RunEvents,
-    pub(super) stop: watch::Receiver<bool>,
-    pub(super) staged: HashMap<TableName, Vec<StagedFile>>,
+    pub(super) waiting: Waiting<'a>,
+    pub(super) files: Files<'a>,
 }
+
+/// Files of changes on their way into the store.
+#[derive(Default)]
+pub(super) struct Files<'a> {
+    /// Those that grow, the one that grew last at the end.
+    open: Vec<(Arc<RelationVersion>, OpenFile)>,
+    staging: FuturesUnordered<Staging<'a>>,
+    staged: HashMap<TableName, Vec<StagedFile>>,
+}
+
+type Staging<'a> = Pin<Box<dyn Future<Output = Result<(TableName, StagedFile)>> + Send + 'a>>;
+
+/// Files that grow at the same time, at most, and as many may be on their way into the store.
+const PARALLEL_FILES: usize = 4;
 
 impl Committer<'_> {
     /// Works until the assembler hangs up.
@@ -98,7 +119,16 @@ impl Committer<'_> {
     /// # Errors
     /// What waiting cannot mend. A store that does not answer is waited for.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<()> {
-        while let Some(job) = jobs.recv().await {
+        loop {
+            let job = tokio::select! {
+                job = jobs.recv() => job,
+                // So that they go on while nothing else is to do.
+                Some(staged) = self.files.staging.next() => {
+                    self.files.note(staged?);
+                    continue;
+                }
+            };
+            let Some(job) = job else { return Ok(()) };
             match job {
                 // A receiver that is gone has stopped for a reason of its own.
                 Job::Prepare { relation, since, reply } => drop(reply.send(self.prepare(relation, since).await?)),
@@ -107,22 +137,24 @@ impl Committer<'_> {
                 }
                 Job::Drop { oid, since, reply } => drop(reply.send(self.forget(oid, since))),
                 Job::Image(image) => self.add_image(image).await?,
-                Job::Rows { relation, batch } => self.stage(&relation, batch).await?,
+                Job::Rows { relation, batch, bytes } => self.write(relation, batch, bytes).await?,
+                Job::Place { name, file, lsn, time } => {
+                    let placed = async move { joined(spawn_blocking(move || file.place(lsn, time)).await) };
+                    self.stage(name, placed).await?;
+                }
                 Job::Publish(publication) => self.publish(publication).await?,
             }
         }
-        Ok(())
     }
 
     /// Makes a table ready for rows in the shape that the stream says. Where no description went before, the catalogue
     /// is asked, which may have moved on: it is believed only where it agrees.
     async fn prepare(&mut self, mut relation: RelationVersion, since: Position) -> Result<Prepared> {
-        let before = self.known.get(&relation.oid);
+        let before = self.known.get(relation.oid);
         let (mut record, mut rows) = (None, KnownRows::Yes);
-        if let Some(known) = before.filter(|known| same_source_relation(known, &relation)) {
-            relation = known.clone();
+        if let Some(known) = before.as_ref().filter(|known| same_source_relation(known, &relation)) {
+            relation = known.as_ref().clone();
         } else {
-            let seen = before.cloned();
             let described = self.described_now(relation.oid).await?;
             let left_out = described.as_ref().map(|found| found.relation().left_out).unwrap_or_default();
             let definition = described.filter(|found| same_columns(&found.relation(), &relation));
@@ -130,14 +162,14 @@ impl Committer<'_> {
                 // The identity may be another by now.
                 Some(definition) => relation = with_identity_of(definition.relation(), &relation),
                 None => {
-                    self.complete(&mut relation, seen.as_ref()).await?;
+                    self.complete(&mut relation, before.as_deref()).await?;
                     relation.left_out = left_out;
                 }
             }
             catalog::assign_stored_names(self.writer.store(), &mut relation).await?;
-            rows = known_rows(seen.as_ref(), &relation, definition.as_ref());
+            rows = known_rows(before.as_deref(), &relation, definition.as_ref());
             let event = if rows == KnownRows::No { RelationEvent::Unseen } else { RelationEvent::Described };
-            self.known.insert(relation.oid, relation.clone());
+            self.known.insert(relation.clone());
             let definition = definition.map(|definition| definition.json().to_string());
             record = Some(RelationRecord { position: since, event, relation: relation.clone(), definition });
         }
@@ -183,8 +215,8 @@ impl Committer<'_> {
         let mut relation = definition.relation();
         if event == RelationEvent::Described && !relation.partitioned {
             // Where the statement was seen it told the rows of a table that it wrote anew; a type can change without that.
-            let before = self.known.get(&relation.oid);
-            let rows = known_rows(before, &relation, observed.then_some(definition));
+            let before = self.known.get(relation.oid);
+            let rows = known_rows(before.as_deref(), &relation, observed.then_some(definition));
             if rows != KnownRows::Yes {
                 event = RelationEvent::Unseen;
             }
@@ -194,67 +226,132 @@ impl Committer<'_> {
         let said = self.described.insert(relation.oid, json.clone());
         let new = event != RelationEvent::Described
             || said.as_ref() != Some(&json)
-            || self.known.get(&relation.oid) != Some(&relation);
-        self.known.insert(relation.oid, relation.clone());
+            || self.known.get(relation.oid).as_deref() != Some(&relation);
+        self.known.insert(relation.clone());
         let record = RelationRecord { position: since, event, relation: relation.clone(), definition: Some(json) };
         Ok(Defined { relation, event, record: new.then_some(record) })
     }
 
     fn forget(&mut self, oid: u32, since: Position) -> Option<RelationRecord> {
         self.described.remove(&oid);
-        let relation = self.known.remove(&oid)?;
+        let relation = self.known.remove(oid)?.as_ref().clone();
         Some(RelationRecord { position: since, event: RelationEvent::Dropped, relation, definition: None })
     }
 
     async fn add_image(&mut self, image: StagedImage) -> Result<()> {
         let schema = image_table_schema(&image.relation);
-        let mut waiting = Waiting::new(self.events, self.stop.clone());
+        let mut backoff = pauses();
         loop {
             match self.writer.add_image(&image.relation.name, &schema, &image.files).await {
-                Err(failure) if failure.is_transient() => waiting.wait(failure).await?,
+                Err(failure) if failure.is_transient() => self.waiting.wait(&mut backoff, failure).await?,
                 added => break added?,
             }
         }
-        waiting.over();
+        self.waiting.over();
         Ok(())
     }
 
-    async fn stage(&mut self, relation: &RelationVersion, batch: RecordBatch) -> Result<()> {
-        let path = TablePath::Changes(relation.name.clone());
-        let metadata = vec![(RELATION_KEY.to_owned(), log::relation_json(relation))];
-        let mut waiting = Waiting::new(self.events, self.stop.clone());
-        let file = loop {
-            let content = FileContent { batches: vec![batch.clone()], metadata: metadata.clone(), image_lsn: None };
-            match stage(self.writer.store(), &path, content).await {
-                Err(failure) if failure.is_transient() => waiting.wait(failure).await?,
-                staged => break staged?,
+    /// Adds rows to the file of their table that grows, or begins one.
+    async fn write(&mut self, relation: Arc<RelationVersion>, batch: RecordBatch, bytes: usize) -> Result<()> {
+        let open = self.files.open.iter().position(|(known, _)| known.name == relation.name);
+        let same = open.map(|at| self.files.open.remove(at));
+        let file = match same {
+            Some((known, mut file)) if known == relation => {
+                file.write(batch, bytes).await?;
+                file
+            }
+            other => {
+                if let Some((known, file)) = other {
+                    self.stage(known.name.clone(), file.finish()).await?;
+                } else if self.files.open.len() >= PARALLEL_FILES {
+                    let (idlest, file) = self.files.open.remove(0);
+                    self.stage(idlest.name.clone(), file.finish()).await?;
+                }
+                let metadata = vec![(RELATION_KEY.to_owned(), log::relation_json(&relation))];
+                let encoder = FileEncoder::new(self.writer.store(), batch.schema(), metadata, None)?;
+                OpenFile::begin(encoder, batch, bytes)
             }
         };
-        waiting.over();
-        self.staged.entry(relation.name.clone()).or_default().push(file);
+        if file.is_full() {
+            self.stage(relation.name.clone(), file.finish()).await
+        } else {
+            self.files.open.push((relation, file));
+            Ok(())
+        }
+    }
+
+    /// Has a file put into the store while work goes on.
+    async fn stage(
+        &mut self,
+        name: TableName,
+        file: impl Future<Output = Result<EncodedFile>> + Send + 'static,
+    ) -> Result<()> {
+        while self.files.staging.len() >= PARALLEL_FILES {
+            if let Some(staged) = self.files.staging.next().await {
+                self.files.note(staged?);
+            }
+        }
+        let (store, waiting) = (self.writer.store().clone(), self.waiting.clone());
+        self.files.staging.push(Box::pin(staged(store, name, file, waiting)));
         Ok(())
+    }
+
+    /// Waits until all files are in the store.
+    async fn stage_all(&mut self) -> Result<HashMap<TableName, Vec<StagedFile>>> {
+        for (relation, file) in std::mem::take(&mut self.files.open) {
+            self.stage(relation.name.clone(), file.finish()).await?;
+        }
+        while let Some(staged) = self.files.staging.next().await {
+            self.files.note(staged?);
+        }
+        Ok(std::mem::take(&mut self.files.staged))
     }
 
     async fn publish(&mut self, mut publication: Publication) -> Result<()> {
-        publication.changes = std::mem::take(&mut self.staged).into_iter().collect();
+        publication.changes = self.stage_all().await?.into_iter().collect();
         publication.freshness = self.freshness.recent();
-        let mut waiting = Waiting::new(self.events, self.stop.clone());
+        let mut backoff = pauses();
         let durable = loop {
             match self.writer.publish(&publication).await {
                 // What another writer has added must not be added again: only a new session can go on.
                 Err(failure) if self.writer.is_overtaken() => return Err(failure),
-                Err(failure) if failure.is_transient() => waiting.wait(failure).await?,
+                Err(failure) if failure.is_transient() => self.waiting.wait(&mut backoff, failure).await?,
                 published => break published?,
             }
         };
-        waiting.over();
-        self.events.published(&publication);
+        self.waiting.over();
+        self.waiting.events.published(&publication);
         self.durable.send_replace(durable);
         if let Some(recent) = self.freshness.published(&publication) {
-            self.events.measured(recent);
+            self.waiting.events.measured(recent);
         }
         Ok(())
     }
+}
+
+impl Files<'_> {
+    fn note(&mut self, (name, file): (TableName, StagedFile)) {
+        self.staged.entry(name).or_default().push(file);
+    }
+}
+
+async fn staged(
+    store: Store,
+    name: TableName,
+    file: impl Future<Output = Result<EncodedFile>>,
+    waiting: Waiting<'_>,
+) -> Result<(TableName, StagedFile)> {
+    let path = TablePath::Changes(name.clone());
+    let encoded = file.await?;
+    let mut backoff = pauses();
+    let file = loop {
+        match encoded.stage(&store, &path).await {
+            Err(failure) if failure.is_transient() => waiting.wait(&mut backoff, failure).await?,
+            staged => break staged?,
+        }
+    };
+    waiting.over();
+    Ok((name, file))
 }
 
 /// A description of the table with the identity that the stream says.
@@ -278,30 +375,33 @@ fn known_rows(before: Option<&RelationVersion>, now: &RelationVersion, definitio
     if known { KnownRows::Yes } else { KnownRows::No }
 }
 
-/// Waiting for a store, said once.
-struct Waiting<'a> {
+/// Waiting for a store, said once, however much waits.
+#[derive(Clone)]
+pub(super) struct Waiting<'a> {
     events: &'a dyn RunEvents,
     stop: watch::Receiver<bool>,
-    backoff: Backoff,
-    said: bool,
+    said: Arc<AtomicBool>,
+}
+
+fn pauses() -> Backoff {
+    Backoff::new(Duration::from_millis(250), Duration::from_secs(15))
 }
 
 impl<'a> Waiting<'a> {
-    fn new(events: &'a dyn RunEvents, stop: watch::Receiver<bool>) -> Self {
-        let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
-        Waiting { events, stop, backoff, said: false }
+    pub(super) fn new(events: &'a dyn RunEvents, stop: watch::Receiver<bool>) -> Self {
+        Waiting { events, stop, said: Arc::default() }
     }
 
     /// Pauses before another attempt; gives the failure back when the archiver is to stop.
-    async fn wait(&mut self, failure: Failure) -> Result<()> {
-        if !std::mem::replace(&mut self.said, true) {
+    async fn wait(&self, backoff: &mut Backoff, failure: Failure) -> Result<()> {
+        if !self.said.swap(true, Ordering::Relaxed) {
             self.events.interrupted(&failure);
         }
-        if sleep_or_stop(self.backoff.next(), self.stop.clone()).await { Err(failure) } else { Ok(()) }
+        if sleep_or_stop(backoff.next(), self.stop.clone()).await { Err(failure) } else { Ok(()) }
     }
 
     fn over(&self) {
-        if self.said {
+        if self.said.swap(false, Ordering::Relaxed) {
             self.events.resumed();
         }
     }

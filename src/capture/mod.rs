@@ -9,6 +9,9 @@
 //!     └── acknowledges ◄───────────── DurableLsn ◄──────────────────────────────────┘
 //! ```
 //!
+//! Beside the spool an encoder prepares the files of large transactions while these run; where they commit as expected,
+//! the files go on in place of their messages.
+//!
 //! The queues between the stages are short, so memory is bounded and a slow store slows the source's
 //! walsender, never the source's sessions. Only a [`crate::archive::DurableLsn`] can be acknowledged.
 
@@ -20,9 +23,13 @@ pub mod catalog;
 mod committer;
 mod copy_ranges;
 mod definitions;
+mod early;
 mod freshness;
+mod heartbeat;
 mod init;
+mod known;
 mod observer;
+mod open_file;
 mod privileges;
 mod receiver;
 mod run;
@@ -30,6 +37,7 @@ mod settings;
 pub mod source_check;
 mod spool;
 mod synchronous;
+mod terms;
 mod throttle;
 
 pub use add::{Asked, add, begins_at, captures_ddl};

@@ -14,7 +14,8 @@ use tokio_postgres::Client;
 
 use super::catalog::{self, SourceTable};
 use super::definitions;
-use super::run::{known_tables, sleep_or_stop};
+use super::known::known_tables;
+use super::run::sleep_or_stop;
 use super::settings::CaptureSettings;
 use crate::archive::Archive;
 use crate::failure::Result;

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::freshness::FreshnessMeter;
+use super::heartbeat::Reached;
 use super::spool::{Hold, acknowledgeable};
 use crate::archive::DurableLsn;
 use crate::failure::{Failure, Result};
@@ -37,10 +38,12 @@ pub(super) async fn receive(
     durable: watch::Receiver<DurableLsn>,
     holds: watch::Receiver<Vec<Hold>>,
     freshness: Arc<FreshnessMeter>,
+    reached: Reached,
 ) -> Result<()> {
-    let mut sender = Acknowledger { durable, holds, freshness, timer: status_timer(), received: Lsn::ZERO };
+    let mut sender = Acknowledger { durable, holds, freshness, reached, timer: status_timer(), received: Lsn::ZERO };
     loop {
         let Some(batch) = next_batch(&mut stream, &mut sender, &events).await? else { break };
+        sender.reached.received(sender.received);
         if !sender.hand_on(&mut stream, &events, batch).await? {
             break;
         }
@@ -115,6 +118,7 @@ struct Acknowledger {
     durable: watch::Receiver<DurableLsn>,
     holds: watch::Receiver<Vec<Hold>>,
     freshness: Arc<FreshnessMeter>,
+    reached: Reached,
     timer: Interval,
     received: Lsn,
 }

@@ -1,6 +1,6 @@
 //! The archiver: sessions with the source, one after the other, until stopped.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,22 +10,28 @@ use tokio_postgres::{Client, Row};
 
 use super::addition::Additions;
 use super::assembler::{Assembler, Until};
-use super::committer::Committer;
+use super::committer::{Committer, Files, Waiting};
 use super::definitions;
+use super::early::EarlyEncoder;
 use super::freshness::FreshnessMeter;
+use super::heartbeat::{Heartbeat, Reached};
+use super::known::{KnownRelations, known_tables};
 use super::observer::Observer;
 use super::receiver;
 use super::settings::CaptureSettings;
 use super::source_check;
-use super::spool::{Hold, Running, Spool, Streaming};
+use super::spool::{Hold, Outlets, Running, Spool};
 use super::synchronous::{Lookout, Pace};
+use super::terms::Terms;
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
-use crate::model::{Freshness, Lsn, RelationEvent, RelationRecord, RelationVersion, quote_identifier};
+use crate::model::{Freshness, Lsn, quote_identifier};
 use crate::postgres::{ReplicationConnection, Source};
 
 /// Batches that may wait between the receiver and the assembler.
 const QUEUED_BATCHES: usize = 8;
+/// Pieces of transactions in progress that may wait to be encoded.
+const QUEUED_PIECES: usize = 8;
 /// Jobs that may wait between the assembler and the committer.
 const QUEUED_JOBS: usize = 1;
 
@@ -77,7 +83,7 @@ pub async fn run(
     let mut course = Course {
         claimed: None,
         streamed: false,
-        streaming: Streaming::default(),
+        terms: Terms::default(),
         running,
         freshness: Arc::new(FreshnessMeter::new()),
     };
@@ -102,12 +108,12 @@ async fn run_sessions(
     let mut patience = SLOT_PATIENCE;
     loop {
         let started = tokio::time::Instant::now();
-        let whole_up_to = course.streaming.whole_up_to();
+        let terms = course.terms.now();
         let session = Session { source, store, settings, until, patience, interrupted, events };
         match session.run(course, stop.clone()).await {
             Ok(()) if *stop.borrow() => return Ok(Outcome::Stopped),
             Ok(()) => return Ok(Outcome::Reached),
-            Err(failure) if failure.is_transient() && course.streaming.whole_up_to() != whole_up_to => {
+            Err(failure) if failure.is_transient() && course.terms.now() != terms => {
                 tracing::debug!("another session: {failure}");
             }
             Err(failure) if failure.is_transient() => {
@@ -141,8 +147,7 @@ struct Course {
     claimed: Option<i64>,
     /// The latest session got as far as to stream.
     streamed: bool,
-    /// Whether the next one gets transactions that have not ended.
-    streaming: Streaming,
+    terms: Terms,
     /// What is in progress, for whoever looks.
     running: watch::Sender<Running>,
     freshness: Arc<FreshnessMeter>,
@@ -180,8 +185,10 @@ impl Session<'_> {
         require_whole(&slot, watermark)?;
         let (setting, value) = STREAMED_FROM;
         let replication = ReplicationConnection::connect(&self.source.with_setting(setting, value)).await?;
-        let in_parts = course.streaming.whole_up_to() <= watermark;
-        let options = stream_options(replication.server_major(), &identity.publication, in_parts);
+        let (known, unseen) = known_tables(&archive, watermark).await?;
+        let in_parts = course.terms.whole_up_to() <= watermark;
+        let binary = course.terms.allow_binary(known.values());
+        let options = stream_options(replication.server_major(), &identity.publication, in_parts, binary);
         // From where the slot is acknowledged: what is in the archive beyond is dropped when it comes again, and what was
         // prepared before and committed after must come again.
         let stream = replication.start_replication(&identity.slot, Lsn::ZERO, &options).await?;
@@ -200,22 +207,23 @@ impl Session<'_> {
             self.events.streaming(watermark);
         }
         course.streamed = true;
-        let (known, unseen) = known_tables(&archive, watermark).await?;
 
         let (durable_sender, durable_receiver) = watch::channel(durable);
         let (event_sender, event_receiver) = mpsc::channel(QUEUED_BATCHES);
         let (whole_sender, whole_receiver) = mpsc::channel(QUEUED_BATCHES);
         let (hold_sender, hold_receiver) = watch::channel(vec![Hold::first(slot.confirmed_flush)]);
-        let room = (self.settings.memory_in_progress(), self.settings.spill_directory.as_path());
-        let spool = Spool::new(
-            whole_sender,
-            room,
-            course.streaming.clone(),
-            watermark,
-            durable_receiver.clone(),
-            hold_sender,
-            course.running.clone(),
-        );
+        let relations = KnownRelations::new(known.clone());
+        let (early_sender, early_receiver) = mpsc::channel(QUEUED_PIECES);
+        let early = EarlyEncoder {
+            store: self.store.clone(),
+            known: relations.clone(),
+            memory: self.settings.memory_of_builders(),
+            directory: self.settings.spill_directory.clone(),
+            transactions: HashMap::new(),
+        };
+        let outlets =
+            Outlets { whole: whole_sender, early: early_sender, holds: hold_sender, running: course.running.clone() };
+        let spool = Spool::new(outlets, self.settings, course.terms.clone(), watermark, durable_receiver.clone());
         let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
         let (wanted_sender, wanted_receiver) = mpsc::unbounded_channel();
         let (taken_sender, taken_receiver) = mpsc::channel(1);
@@ -227,12 +235,14 @@ impl Session<'_> {
         let (waited_for, is_waited_for) = watch::channel(false);
         let lookout =
             Lookout { source: self.source.clone(), identity: identity.clone(), waited_for, stop: stop.clone() };
+        let reached = Reached::default();
         let assembler = Assembler::new(
             job_sender,
             Pace {
                 flush_interval: self.settings.flush_interval,
                 flush_bytes: self.settings.memory_of_builders(),
                 waited_for: is_waited_for,
+                reached: reached.clone(),
                 durable: durable_receiver.clone(),
             },
             publication.clone(),
@@ -241,6 +251,7 @@ impl Session<'_> {
             watermark,
             self.until,
         );
+        let assembler = if binary { assembler.in_binary(course.terms.clone()) } else { assembler };
         let additions = Additions {
             source: self.source.clone(),
             store: self.store.clone(),
@@ -255,8 +266,15 @@ impl Session<'_> {
             archive: archive.clone(),
             settings: self.settings.clone(),
             publication: identity.publication.clone(),
-            known: known.clone(),
+            known,
             suspects: HashMap::new(),
+            stop: stop.clone(),
+        };
+        let heartbeat = Heartbeat {
+            store: self.store.clone(),
+            reached: reached.clone(),
+            running: course.running.subscribe(),
+            spill_directory: self.settings.spill_directory.clone(),
             stop: stop.clone(),
         };
         let captures_ddl = definitions::is_installed(&catalog, &identity.publication).await?;
@@ -264,13 +282,12 @@ impl Session<'_> {
             writer,
             captures_ddl,
             catalog,
-            known,
+            known: relations,
             described: HashMap::new(),
             durable: durable_sender,
             freshness: Arc::clone(&course.freshness),
-            events: self.events,
-            stop: stop.clone(),
-            staged: HashMap::new(),
+            waiting: Waiting::new(self.events, stop.clone()),
+            files: Files::default(),
         };
         let receiving = tokio::spawn(receiver::receive(
             stream,
@@ -278,23 +295,28 @@ impl Session<'_> {
             durable_receiver,
             hold_receiver,
             Arc::clone(&course.freshness),
+            reached.clone(),
         ));
+        let encoding = tokio::spawn(early.run(early_receiver));
         let spooling = tokio::spawn(spool.run(event_receiver));
         let assembling = tokio::spawn(assembler.run(whole_receiver, taken_receiver, stop));
         let adding = tokio::spawn(additions.run(wanted_receiver));
         let observing = tokio::spawn(observer.run());
         let looking = tokio::spawn(lookout.run());
+        let telling = tokio::spawn(heartbeat.run());
         // The committer ends when the assembler has hung up, with everything published that was whole.
         let committed = committer.run(job_receiver).await;
         // Creating a slot waits for as long as others' transactions run. What is lost is taken in the next session.
         adding.abort();
         observing.abort();
         looking.abort();
+        telling.abort();
         let assembled = joined(assembling.await);
         let spooled = joined(spooling.await);
+        let encoded = joined(encoding.await);
         let received = joined(receiving.await);
         // The stage that failed first makes the others fail with a mere "stopped".
-        committed.and(assembled).and(spooled).and(received)
+        committed.and(assembled).and(encoded).and(spooled).and(received)
     }
 }
 
@@ -303,7 +325,7 @@ impl Session<'_> {
 const STREAMED_FROM: (&str, &str) = ("logical_decoding_work_mem", "4MB");
 
 /// What the source's version can do (PostgreSQL manual, 55.5.1). An unknown option is an error.
-fn stream_options(major: u32, publication: &str, in_parts: bool) -> Vec<(&'static str, String)> {
+fn stream_options(major: u32, publication: &str, in_parts: bool, binary: bool) -> Vec<(&'static str, String)> {
     let protocol = match major {
         ..=14 => 2,
         15 => 3,
@@ -314,6 +336,9 @@ fn stream_options(major: u32, publication: &str, in_parts: bool) -> Vec<(&'stati
         ("publication_names", quote_identifier(publication)),
         ("messages", "true".to_owned()),
     ];
+    if binary {
+        options.push(("binary", "true".to_owned()));
+    }
     if in_parts {
         options.push(("streaming", "on".to_owned()));
     }
@@ -321,39 +346,6 @@ fn stream_options(major: u32, publication: &str, in_parts: bool) -> Vec<(&'stati
         options.push(("two_phase", "on".to_owned()));
     }
     options
-}
-
-/// The latest relation version of each table up to the watermark, and the tables that have no base from which their rows
-/// could be known now.
-pub(super) async fn known_tables(
-    archive: &Archive,
-    watermark: Lsn,
-) -> Result<(HashMap<u32, RelationVersion>, HashSet<u32>)> {
-    let start = archive.identity().start_lsn;
-    let records = archive.relations().await?;
-    let published = |record: &&RelationRecord| record.position.lsn < watermark || record.position.lsn == start;
-    let mut known: HashMap<u32, RelationVersion> = HashMap::new();
-    let mut unseen: HashMap<u32, Lsn> = HashMap::new();
-    for RelationRecord { position, event, relation, .. } in records.iter().filter(published) {
-        let oid = relation.oid;
-        match event {
-            RelationEvent::Unseen => drop(unseen.insert(oid, position.lsn)),
-            RelationEvent::Created | RelationEvent::Rewritten | RelationEvent::Dropped => drop(unseen.remove(&oid)),
-            RelationEvent::Described => {}
-        }
-        match event {
-            RelationEvent::Dropped => known.remove(&oid),
-            _ => known.insert(oid, relation.clone()),
-        };
-    }
-    let mut without_base = HashSet::new();
-    for (oid, since) in unseen {
-        let image = archive.image(&known[&oid].name, watermark).await?;
-        if image.is_none_or(|image| image.lsn <= since) {
-            without_base.insert(oid);
-        }
-    }
-    Ok((known, without_base))
 }
 
 fn joined(outcome: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {

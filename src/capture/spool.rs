@@ -6,7 +6,7 @@
 //! process.
 //!
 //! Where that cannot be told, the session ends and the next one asks for whole transactions only, until that one is
-//! durable: see [`Streaming`].
+//! durable: see [`Terms`].
 //!
 //! A transaction that was prepared is sent again after a restart only from before its PREPARE on, so while its fate is open
 //! nothing behind that may be acknowledged.
@@ -16,13 +16,15 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
+use super::early::{self, EarlyWork, EncodedTransaction};
 use super::receiver::EventBatch;
+use super::settings::CaptureSettings;
+use super::terms::Terms;
 use crate::archive::DurableLsn;
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, OperationCounts, TableName, Xid};
@@ -48,23 +50,27 @@ pub struct RunningTransaction {
     pub spilled: u64,
 }
 
+/// What the next stage sees, in commit order.
+pub(super) enum Ordered {
+    /// As in a whole transaction, or outside of any.
+    Message(Bytes),
+    /// The transaction that has begun, in place of its messages, where that can be taken for them: the answer tells.
+    Encoded {
+        transaction: EncodedTransaction,
+        taken: oneshot::Sender<bool>,
+    },
+    /// The source has nothing up to here, at a time as PostgreSQL sends it.
+    Idle {
+        end: Lsn,
+        sent: i64,
+    },
+    Notice(String),
+}
+
+pub(super) type OrderedBatch = Vec<Ordered>;
+
 /// What the source has sent of transactions that have not ended.
 pub type Running = Arc<[RunningTransaction]>;
-
-/// Whether the source is to send transactions that have not ended; shared by a run's sessions.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Streaming(Arc<AtomicU64>);
-
-impl Streaming {
-    /// Up to where transactions are needed whole.
-    pub(super) fn whole_up_to(&self) -> Lsn {
-        Lsn(self.0.load(Ordering::Relaxed))
-    }
-
-    fn stop_until(&self, lsn: Lsn) {
-        self.0.store(lsn.0, Ordering::Relaxed);
-    }
-}
 
 /// Where an acknowledgement must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +99,18 @@ pub(super) fn acknowledgeable(durable: DurableLsn, holds: &[Hold]) -> DurableLsn
     open.map(|hold| hold.from).min().map_or(durable, |from| durable.at_most(from))
 }
 
+/// Whom the spool tells what.
+pub(super) struct Outlets {
+    pub(super) whole: mpsc::Sender<OrderedBatch>,
+    /// Who encodes rows of what has not ended.
+    pub(super) early: mpsc::Sender<EarlyWork>,
+    pub(super) holds: watch::Sender<Vec<Hold>>,
+    pub(super) running: watch::Sender<Running>,
+}
+
 /// See the module's documentation.
 pub(super) struct Spool {
-    out: mpsc::Sender<EventBatch>,
+    outlets: Outlets,
     /// Everything below is in the archive.
     resume: Lsn,
     /// The source has sent everything below.
@@ -103,12 +118,10 @@ pub(super) struct Spool {
     /// Bytes of unfinished transactions in memory, at most.
     memory: usize,
     directory: PathBuf,
-    streaming: Streaming,
+    terms: Terms,
     /// This session has whole transactions only, up to here.
     whole_up_to: Option<Lsn>,
-    holds: watch::Sender<Vec<Hold>>,
     durable: watch::Receiver<DurableLsn>,
-    running: watch::Sender<Running>,
     transactions: HashMap<Xid, Spooled>,
     /// The transaction whose messages come now.
     open: Option<Open>,
@@ -119,7 +132,7 @@ pub(super) struct Spool {
     /// What the source said of relations, and the next stage has not been told: it may never have to, since what was said
     /// may have been rolled back, or not hold any more.
     untold: HashMap<u32, Bytes>,
-    batch: EventBatch,
+    batch: OrderedBatch,
 }
 
 /// How the messages of the transaction that comes now look.
@@ -136,35 +149,42 @@ struct Spooled {
     content: InProgress,
     file: Option<Arc<File>>,
     prepared: bool,
+    early: Early,
+}
+
+/// Whether a transaction's rows are being encoded while it runs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Early {
+    #[default]
+    No,
+    /// As soon as there is a piece of it.
+    Wanted,
+    Begun,
 }
 
 impl Spool {
     pub(super) fn new(
-        out: mpsc::Sender<EventBatch>,
-        (memory, directory): (usize, &Path),
-        streaming: Streaming,
+        outlets: Outlets,
+        settings: &CaptureSettings,
+        terms: Terms,
         resume: Lsn,
         durable: watch::Receiver<DurableLsn>,
-        holds: watch::Sender<Vec<Hold>>,
-        running: watch::Sender<Running>,
     ) -> Spool {
         Spool {
-            out,
+            outlets,
             resume,
             arrived: false,
-            memory,
-            directory: directory.to_owned(),
-            whole_up_to: Some(streaming.whole_up_to()).filter(|lsn| *lsn > resume),
-            streaming,
-            holds,
+            memory: settings.memory_in_progress(),
+            directory: settings.spill_directory.clone(),
+            whole_up_to: Some(terms.whole_up_to()).filter(|lsn| *lsn > resume),
+            terms,
             durable,
-            running,
             transactions: HashMap::new(),
             open: None,
             skipping: false,
             names: HashMap::new(),
             untold: HashMap::new(),
-            batch: EventBatch::new(),
+            batch: OrderedBatch::new(),
         }
     }
 
@@ -176,7 +196,7 @@ impl Spool {
         loop {
             let batch = tokio::select! {
                 batch = events.recv() => batch,
-                () = self.out.closed() => None,
+                () = self.outlets.whole.closed() => None,
             };
             let Some(batch) = batch else { break };
             for event in batch {
@@ -185,33 +205,31 @@ impl Spool {
                         self.arrived_at(start);
                         self.message(body).await?;
                     }
-                    other => {
-                        if let StreamEvent::Keepalive { end, .. } = &other {
-                            self.arrived_at(*end);
-                        }
-                        self.batch.push(other);
+                    StreamEvent::Keepalive { end, sent, .. } => {
+                        self.arrived_at(end);
+                        self.batch.push(Ordered::Idle { end, sent });
                     }
+                    StreamEvent::Notice(text) => self.batch.push(Ordered::Notice(text)),
                 }
             }
             self.show();
             self.spill().await?;
             if self.whole_up_to.is_some_and(|lsn| self.durable.borrow().lsn() >= lsn) {
-                self.streaming.stop_until(Lsn::ZERO);
-                return Err(other_session("transactions can come in parts again"));
+                return Err(self.terms.want_whole_up_to(Lsn::ZERO, "transactions can come in parts again"));
             }
             if !self.hand_on().await {
                 break;
             }
         }
         // Nobody is in progress any more for whoever looks.
-        self.running.send_replace(Running::default());
+        self.outlets.running.send_replace(Running::default());
         Ok(())
     }
 
     /// False where nobody wants more.
     async fn hand_on(&mut self) -> bool {
         let batch = std::mem::take(&mut self.batch);
-        batch.is_empty() || self.out.send(batch).await.is_ok()
+        batch.is_empty() || self.outlets.whole.send(batch).await.is_ok()
     }
 
     async fn message(&mut self, body: Bytes) -> Result<()> {
@@ -222,11 +240,11 @@ impl Spool {
             None => self.whole(body),
             Some(Open::Streamed(xid)) => {
                 let (subxid, kind, rest) = pgoutput::streamed(&body).map_err(malformed)?;
-                self.keep(xid, subxid, kind, rest);
+                self.keep(xid, subxid, kind, rest).await;
             }
             Some(Open::Preparing(xid)) => {
                 if let Some((kind, rest)) = body.split_first() {
-                    self.keep(xid, xid, *kind, rest);
+                    self.keep(xid, xid, *kind, rest).await;
                 }
             }
         }
@@ -261,11 +279,25 @@ impl Spool {
         true
     }
 
-    fn keep(&mut self, xid: Xid, subxid: Xid, kind: u8, rest: &[u8]) {
+    async fn keep(&mut self, xid: Xid, subxid: Xid, kind: u8, rest: &[u8]) {
         if kind == b'R' {
             self.name(rest);
         }
-        self.transactions.entry(xid).or_default().content.push(subxid, kind, rest);
+        let transaction = self.transactions.entry(xid).or_default();
+        if let Some(piece) = transaction.content.push(subxid, kind, rest)
+            && transaction.early != Early::No
+        {
+            transaction.early = Early::Begun;
+            ask(&self.outlets.early, EarlyWork::Piece { xid, piece }).await;
+        }
+    }
+
+    /// Has a transaction's records read once more when it commits, if it does.
+    async fn drop_early(&mut self, xid: Xid) {
+        let early = self.transactions.get_mut(&xid).map(|transaction| std::mem::take(&mut transaction.early));
+        if early == Some(Early::Begun) {
+            ask(&self.outlets.early, EarlyWork::Drop { xid }).await;
+        }
     }
 
     fn name(&mut self, rest: &[u8]) {
@@ -284,16 +316,20 @@ impl Spool {
                 self.untold.remove(&oid);
             }
             let (untold, batch) = (&mut self.untold, &mut self.batch);
-            pgoutput::changed(*kind, rest, |oid, _| batch.extend(untold.remove(&oid).map(plain)));
+            pgoutput::changed(*kind, rest, |oid, _| batch.extend(untold.remove(&oid).map(Ordered::Message)));
         }
-        self.batch.push(plain(body));
+        self.batch.push(Ordered::Message(body));
     }
 
     async fn control(&mut self, control: Control<'_>) -> Result<()> {
         match control {
             Control::StreamStart { xid } => {
                 self.open = Some(Open::Streamed(xid));
-                self.transactions.entry(xid).or_default();
+                if !self.transactions.contains_key(&xid) {
+                    let others = self.transactions.values().filter(|other| other.early != Early::No).count();
+                    let early = if others < early::TRANSACTIONS { Early::Wanted } else { Early::No };
+                    self.transactions.insert(xid, Spooled { early, ..Spooled::default() });
+                }
             }
             Control::StreamStop | Control::Prepare { .. } => {
                 if let Some(Open::Preparing(xid)) = self.open.take()
@@ -302,14 +338,20 @@ impl Spool {
                     transaction.prepared = true;
                 }
             }
-            Control::StreamAbort { xid, subxid } if xid == subxid => drop(self.transactions.remove(&xid)),
+            Control::StreamAbort { xid, subxid } if xid == subxid => {
+                self.drop_early(xid).await;
+                self.transactions.remove(&xid);
+            }
             Control::StreamAbort { xid, subxid } => {
-                if let Some(transaction) = self.transactions.get_mut(&xid) {
-                    transaction.content.abort(subxid);
+                if let Some(transaction) = self.transactions.get_mut(&xid)
+                    && transaction.content.abort(subxid)
+                {
+                    self.drop_early(xid).await;
                 }
             }
             Control::BeginPrepare { prepare_lsn, xid } => {
                 self.hold(xid, prepare_lsn);
+                self.drop_early(xid).await;
                 self.open = Some(Open::Preparing(xid));
                 // What came of it in parts before is what it was then.
                 self.transactions.insert(xid, Spooled::default());
@@ -317,6 +359,8 @@ impl Spool {
             Control::StreamPrepare { prepare_lsn, xid } => {
                 self.hold(xid, prepare_lsn);
                 self.transactions.entry(xid).or_default().prepared = true;
+                // It may stay so for days, in which others have more use for what it takes.
+                self.drop_early(xid).await;
             }
             Control::StreamCommit(end) => self.commit(end).await?,
             Control::CommitPrepared { end, gid } => {
@@ -329,8 +373,9 @@ impl Spool {
                 self.release(end);
             }
             Control::RollbackPrepared { xid } => {
+                self.drop_early(xid).await;
                 self.transactions.remove(&xid);
-                self.holds.send_modify(|holds| holds.retain(|hold| hold.xid != xid || hold.until.is_some()));
+                self.outlets.holds.send_modify(|holds| holds.retain(|hold| hold.xid != xid || hold.until.is_some()));
             }
         }
         Ok(())
@@ -340,20 +385,20 @@ impl Spool {
     fn arrived_at(&mut self, lsn: Lsn) {
         if !self.arrived && lsn >= self.resume {
             self.arrived = true;
-            self.holds.send_modify(|holds| holds.retain(|hold| !hold.is_first()));
+            self.outlets.holds.send_modify(|holds| holds.retain(|hold| !hold.is_first()));
         }
     }
 
     fn hold(&mut self, xid: Xid, from: Lsn) {
         let durable = self.durable.borrow().lsn();
-        self.holds.send_modify(|holds| {
+        self.outlets.holds.send_modify(|holds| {
             holds.retain(|hold| hold.until.is_none_or(|until| durable < until));
             holds.push(Hold { xid, from, until: None });
         });
     }
 
     fn release(&mut self, end: End) {
-        self.holds.send_modify(|holds| {
+        self.outlets.holds.send_modify(|holds| {
             for hold in holds.iter_mut().filter(|hold| hold.xid == end.xid && hold.until.is_none()) {
                 hold.until = Some(end.end_lsn);
             }
@@ -364,11 +409,16 @@ impl Spool {
     async fn commit(&mut self, end: End) -> Result<()> {
         let Some(mut transaction) = self.transactions.remove(&end.xid) else { return Ok(()) };
         if transaction.content.is_doubtful() && end.commit_lsn >= self.resume {
-            self.streaming.stop_until(end.end_lsn);
-            return Err(other_session("what of a transaction was rolled back is known only to the source"));
+            let why = "what of a transaction was rolled back is known only to the source";
+            return Err(self.terms.want_whole_up_to(end.end_lsn, why));
         }
         let (begin, commit) = pgoutput::bounds(&end);
         self.whole(Bytes::copy_from_slice(&begin));
+        if transaction.early == Early::Begun && self.pass_encoded(end, &mut transaction.content).await {
+            self.whole(Bytes::copy_from_slice(&commit));
+            return Ok(());
+        }
+        transaction.content.complete();
         let memory = transaction.content.take();
         let mut records = Records::default();
         if let Some(file) = &transaction.file {
@@ -381,7 +431,7 @@ impl Spool {
             }
         }
         for piece in memory {
-            records.add(piece.into());
+            records.add(piece);
             if !self.pass_records(&mut records, &transaction.content).await {
                 return Ok(());
             }
@@ -391,6 +441,31 @@ impl Spool {
         }
         self.whole(Bytes::copy_from_slice(&commit));
         Ok(())
+    }
+
+    /// Hands a transaction on as it was encoded while it ran. False where it was not, or is not taken so.
+    async fn pass_encoded(&mut self, end: End, content: &mut InProgress) -> bool {
+        let xid = end.xid;
+        if end.commit_lsn < self.resume {
+            ask(&self.outlets.early, EarlyWork::Drop { xid }).await;
+            return false;
+        }
+        if let Some(piece) = content.complete() {
+            ask(&self.outlets.early, EarlyWork::Piece { xid, piece }).await;
+        }
+        let (reply, encoded) = oneshot::channel();
+        ask(&self.outlets.early, EarlyWork::End { xid, reply }).await;
+        let Ok(Some(transaction)) = encoded.await else { return false };
+        if !transaction.has_all(content.counts()) {
+            tracing::warn!("transaction {xid} is read once more: not all of it was encoded");
+            return false;
+        }
+        for table in &transaction.tables {
+            self.pass(table.described.clone());
+        }
+        let (taken, answer) = oneshot::channel();
+        self.batch.push(Ordered::Encoded { transaction, taken });
+        self.hand_on().await && answer.await.unwrap_or(false)
     }
 
     /// False where nobody wants more.
@@ -411,9 +486,15 @@ impl Spool {
     async fn spill(&mut self) -> Result<()> {
         let mut held: usize = self.transactions.values().map(|transaction| transaction.content.memory()).sum();
         while held > self.memory {
-            let largest = self.transactions.values_mut().max_by_key(|transaction| transaction.content.memory());
-            let Some(largest) = largest else { break };
+            let largest = self.transactions.iter_mut().max_by_key(|(_, transaction)| transaction.content.memory());
+            let Some((xid, largest)) = largest else { break };
             held -= largest.content.memory();
+            if let Some(piece) = largest.content.complete()
+                && largest.early != Early::No
+            {
+                largest.early = Early::Begun;
+                ask(&self.outlets.early, EarlyWork::Piece { xid: *xid, piece }).await;
+            }
             let written = largest.write(&self.directory).await;
             written.map_err(|error| self.no_room(&error))?;
         }
@@ -438,7 +519,7 @@ impl Spool {
 
     /// Shows what is in progress to whoever looks.
     fn show(&self) {
-        if self.transactions.is_empty() && self.running.borrow().is_empty() {
+        if self.transactions.is_empty() && self.outlets.running.borrow().is_empty() {
             return;
         }
         let shown = self.transactions.iter().map(|(xid, transaction)| {
@@ -450,7 +531,7 @@ impl Spool {
                 spilled: transaction.content.taken(),
             }
         });
-        self.running.send_replace(shown.collect());
+        self.outlets.running.send_replace(shown.collect());
     }
 }
 
@@ -465,8 +546,9 @@ impl Spooled {
     }
 }
 
-fn other_session(why: &str) -> Failure {
-    Failure::transient(why)
+async fn ask(early: &mpsc::Sender<EarlyWork>, work: EarlyWork) {
+    // Whoever encodes ends only with the session.
+    let _ = early.send(work).await;
 }
 
 fn rewind(file: &Arc<File>) -> std::io::Result<()> {
@@ -483,11 +565,6 @@ async fn read(file: &Arc<File>) -> std::io::Result<Option<Bytes>> {
         Ok((read > 0).then(|| piece.freeze()))
     })
     .await?
-}
-
-/// A message as the next stage looks at it: only its content counts.
-fn plain(body: Bytes) -> StreamEvent {
-    StreamEvent::WalData { start: Lsn::ZERO, end: Lsn::ZERO, sent: 0, body }
 }
 
 fn malformed(error: DecodeError) -> Failure {

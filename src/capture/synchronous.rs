@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::heartbeat::Reached;
 use super::run::{SlotState, sleep_or_stop, slot_state};
 use crate::archive::{ArchiveIdentity, DurableLsn};
 use crate::failure::Result;
@@ -70,6 +71,7 @@ pub(super) struct Pace {
     /// Bytes of changes in memory.
     pub(super) flush_bytes: usize,
     pub(super) waited_for: watch::Receiver<bool>,
+    pub(super) reached: Reached,
     pub(super) durable: watch::Receiver<DurableLsn>,
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::output::{human, print_document, print_text};
-use crate::archive::{Archive, TablePath, Watermark};
+use crate::archive::{Archive, ArchiverState, TablePath, Watermark};
 use crate::capture::{SlotState, captures_ddl, catalog, require_same_source, slot_state};
 use crate::failure::{Failure, Result};
 use crate::history::{shown_time, source_position};
@@ -29,6 +29,8 @@ struct Status {
     watermark_time: DateTime<Utc>,
     /// From commit to durable, in the last minutes in which the archiver published.
     freshness: Option<Freshness>,
+    /// What the archiver said of itself last.
+    archiver: Option<ArchiverState>,
     source: Option<SourceStatus>,
     /// Why the source that is named could not be looked at.
     source_error: Option<String>,
@@ -108,6 +110,7 @@ async fn gather(
         watermark: watermark.lsn,
         watermark_time: watermark.time,
         freshness: archive.freshness().await?,
+        archiver: ArchiverState::read(archive.store()).await?,
         source,
         source_error,
         tables,
@@ -172,7 +175,10 @@ fn text(status: &Status) -> String {
                 human::duration(Duration::from_secs_f64(source.lag_seconds))
             ));
             lines.push(format!("slot        {}", source.slot.as_ref().map_or("does not exist".to_owned(), slot_text)));
-            lines.extend(source.slot.as_ref().and_then(|slot| ladder(slot, status.watermark)));
+            let said = status.archiver.as_ref();
+            lines.extend(source.slot.as_ref().and_then(|slot| ladder(slot, said, status.watermark)));
+            let running = said.filter(|said| said.in_progress > 0 && slot_in_use(source));
+            lines.extend(running.map(in_progress));
             if !source.ddl_capture {
                 lines.push(
                     "definitions are looked for in the catalogue; event triggers would capture them exactly".to_owned(),
@@ -221,10 +227,28 @@ fn slot_text(slot: &SlotState) -> String {
 }
 
 /// How far each step has come, so that lag has an owner: the source, the network, the archiver, the store.
-fn ladder(slot: &SlotState, watermark: Lsn) -> Option<String> {
+fn ladder(slot: &SlotState, said: Option<&ArchiverState>, watermark: Lsn) -> Option<String> {
     let (sent, received) = (slot.sent?, slot.received?);
+    // What is durable was decoded, and what was said is some seconds old.
+    let decoded = said.map_or(watermark, |said| said.decoded.max(watermark));
     let acknowledged = slot.confirmed_flush;
-    Some(format!("steps       sent {sent}, received {received}, durable {watermark}, acknowledged {acknowledged}"))
+    Some(format!(
+        "steps       sent {sent}, received {received}, decoded {decoded}, durable {watermark}, acknowledged {acknowledged}"
+    ))
+}
+
+fn slot_in_use(source: &SourceStatus) -> bool {
+    source.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some())
+}
+
+fn in_progress(said: &ArchiverState) -> String {
+    let free = said.spill_free_bytes.map_or(String::new(), |bytes| format!(", {} free there", human::bytes(bytes)));
+    format!(
+        "in progress {}, {} of them in files{free}, at {}",
+        human::counted(said.in_progress as u64, "transaction"),
+        human::bytes(said.spilled_bytes),
+        shown_time(said.at)
+    )
 }
 
 /// What makes the exit code say that all is not well.

@@ -1,7 +1,9 @@
-//! PostgreSQL's binary values, as `COPY … (FORMAT binary)` sends them (manual, "COPY", Binary Format). No I/O.
+//! PostgreSQL's binary values, as the stream and `COPY … (FORMAT binary)` have them (manual, "COPY", Binary Format). No I/O.
 //!
 //! Asked for only where they are cheaper than text and say the same: what enters a column is what the text would have
 //! brought there, and what does not fit is given as the text that PostgreSQL would have written.
+
+use std::io::Write as _;
 
 use uuid::Uuid;
 
@@ -16,7 +18,7 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// The only version of jsonb's binary form.
 const JSONB_VERSION: u8 = 1;
 
-/// In what form a column's values are to be copied.
+/// What to make of a column's values in binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BinaryForm {
     /// As the machine has them: numbers, times, bytes.
@@ -27,7 +29,8 @@ pub enum BinaryForm {
     Jsonb,
     /// 16 bytes.
     Uuid,
-    /// The server has to make the text: `CASE WHEN num_nulls(x) = 0 THEN concat(x) END` is what a type's output function
+    Numeric,
+    /// The server has to make the text; in a COPY as `CASE WHEN num_nulls(x) = 0 THEN concat(x) END` is what a type's output function
     /// writes, whatever casts the type has and whoever may call the function.
     Converted,
 }
@@ -40,10 +43,11 @@ impl BinaryForm {
             }
             built_in::JSONB => return BinaryForm::Jsonb,
             built_in::UUID => return BinaryForm::Uuid,
+            built_in::NUMERIC => return BinaryForm::Numeric,
             _ => {}
         }
         match Storage::of_column(column) {
-            Storage::Decimal { .. } | Storage::Text | Storage::List { .. } => BinaryForm::Converted,
+            Storage::Text | Storage::List { .. } => BinaryForm::Converted,
             _ => BinaryForm::Native,
         }
     }
@@ -55,7 +59,7 @@ pub(super) struct Misfit;
 
 impl From<Misfit> for Failure {
     fn from(_: Misfit) -> Failure {
-        Failure::failed("a row from COPY is not in PostgreSQL's binary format")
+        Failure::failed("a row is not in PostgreSQL's binary format")
             .remedy("run the command again; where it stays, something between here and the server alters its answers")
     }
 }
@@ -162,6 +166,57 @@ pub(super) fn text_of_uuid(bytes: [u8; 16]) -> [u8; 36] {
     text
 }
 
+/// The digits of a `numeric` stand for so many decimal ones each.
+const DECIMAL_DIGITS: usize = 4;
+
+/// Writes a `numeric` as PostgreSQL does (`numeric_send` and `numeric_out` in its numeric.c).
+pub(super) fn numeric(mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Misfit> {
+    let count = usize::from(u16::from_be_bytes(take(&mut bytes)?));
+    let weight = i16::from_be_bytes(take(&mut bytes)?);
+    let sign = u16::from_be_bytes(take(&mut bytes)?);
+    let scale = usize::from(u16::from_be_bytes(take(&mut bytes)?));
+    let (digits, rest) = bytes.as_chunks::<2>();
+    if digits.len() != count || !rest.is_empty() {
+        return Err(Misfit);
+    }
+    match sign {
+        0x0000 => {}
+        0x4000 => out.push(b'-'),
+        0xc000 => return written(out, b"NaN"),
+        0xd000 => return written(out, b"Infinity"),
+        0xf000 => return written(out, b"-Infinity"),
+        _ => return Err(Misfit),
+    }
+    let digit = |at: i32| {
+        let digit =
+            usize::try_from(at).ok().and_then(|at| digits.get(at)).map_or(0, |digit| u16::from_be_bytes(*digit));
+        if digit < 10_000 { Ok(digit) } else { Err(Misfit) }
+    };
+    let (start, weight) = (out.len(), i32::from(weight));
+    for at in 0..=weight {
+        write!(out, "{:04}", digit(at)?).map_err(|_| Misfit)?;
+    }
+    let zeros = out[start..].iter().take_while(|digit| **digit == b'0').count();
+    out.drain(start..start + zeros);
+    if out.len() == start {
+        out.push(b'0');
+    }
+    if scale > 0 {
+        out.push(b'.');
+        let end = out.len() + scale;
+        for at in (weight + 1..).take(scale.div_ceil(DECIMAL_DIGITS)) {
+            write!(out, "{:04}", digit(at)?).map_err(|_| Misfit)?;
+        }
+        out.truncate(end);
+    }
+    Ok(())
+}
+
+fn written(out: &mut Vec<u8>, text: &[u8]) -> Result<(), Misfit> {
+    out.extend_from_slice(text);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +261,27 @@ mod tests {
         assert_eq!(days(2_921_939), (Some(2_932_896), String::new()));
         assert_eq!(days(2_921_940).1, "10000-01-01");
         assert_eq!(days(-730_120).1, "0001-12-31 BC");
+    }
+
+    #[test]
+    fn a_numeric_is_written_digit_by_digit() {
+        let text = |weight: i16, sign: u16, scale: u16, digits: &[u16]| {
+            let head =
+                [(digits.len() as u16).to_be_bytes(), weight.to_be_bytes(), sign.to_be_bytes(), scale.to_be_bytes()];
+            let digits: Vec<u8> = digits.iter().flat_map(|digit| digit.to_be_bytes()).collect();
+            let mut text = Vec::new();
+            numeric(&[head.concat(), digits].concat(), &mut text).map(|()| String::from_utf8(text).unwrap())
+        };
+        assert_eq!(text(0, 0, 0, &[]).unwrap(), "0");
+        assert_eq!(text(0, 0, 3, &[]).unwrap(), "0.000");
+        assert_eq!(text(1, 0x4000, 2, &[12, 3456, 7800]).unwrap(), "-123456.78");
+        assert_eq!(text(2, 0, 0, &[1]).unwrap(), "100000000");
+        assert_eq!(text(-2, 0, 9, &[1200]).unwrap(), "0.000012000");
+        assert_eq!(text(-1, 0, 2, &[500]).unwrap(), "0.05");
+        assert_eq!(text(0, 0xf000, 0, &[]).unwrap(), "-Infinity");
+        assert_eq!(text(0, 0xc000, 0, &[]).unwrap(), "NaN");
+        assert_eq!(text(0, 0, 0, &[10_000]), Err(Misfit));
+        assert_eq!(text(0, 0x1234, 0, &[1]), Err(Misfit));
     }
 
     #[test]

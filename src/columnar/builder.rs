@@ -126,6 +126,7 @@ impl ColumnBuilder {
         let text = match form {
             BinaryForm::Native => return self.append_native(bytes),
             BinaryForm::Uuid => return self.append_uuid(bytes),
+            BinaryForm::Numeric => return self.append_numeric(bytes),
             BinaryForm::Jsonb => binary::text_of_jsonb(bytes)?,
             BinaryForm::Text | BinaryForm::Converted => bytes,
         };
@@ -161,6 +162,15 @@ impl ColumnBuilder {
             Values::Decimal(..) | Values::Text(_) | Values::List(_) => return Err(Misfit),
         };
         Ok((fit == Fit::Inexact).then_some(scratch.as_slice()))
+    }
+
+    fn append_numeric(&mut self, bytes: &[u8]) -> Result<Option<&[u8]>, Misfit> {
+        let mut text = std::mem::take(&mut self.scratch);
+        text.clear();
+        binary::numeric(bytes, &mut text)?;
+        let fit = self.append_text(&text);
+        self.scratch = text;
+        Ok((fit == Fit::Inexact).then_some(self.scratch.as_slice()))
     }
 
     fn append_uuid(&mut self, bytes: &[u8]) -> Result<Option<&[u8]>, Misfit> {

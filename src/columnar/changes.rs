@@ -97,12 +97,15 @@ struct Columns {
 struct ExactBuilder {
     map: MapBuilder<StringBuilder, BinaryBuilder>,
     in_row: bool,
+    /// Bytes of names and texts.
+    memory: usize,
 }
 
 impl ExactBuilder {
     fn new() -> ExactBuilder {
         let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
-        ExactBuilder { map: MapBuilder::new(Some(names), StringBuilder::new(), BinaryBuilder::new()), in_row: false }
+        let map = MapBuilder::new(Some(names), StringBuilder::new(), BinaryBuilder::new());
+        ExactBuilder { map, in_row: false, memory: 0 }
     }
 
     /// Keeps the text of a value of the row that its column cannot hold.
@@ -110,6 +113,7 @@ impl ExactBuilder {
         self.map.keys().append_value(stored);
         self.map.values().append_value(text);
         self.in_row = true;
+        self.memory += stored.len() + text.len();
     }
 
     fn end_row(&mut self) -> Result<()> {
@@ -146,6 +150,14 @@ impl Columns {
         Ok(())
     }
 
+    /// A binary value of the stream, which knows no conversion on the way.
+    fn append_streamed(&mut self, at: usize, form: BinaryForm, bytes: &[u8]) -> Result<()> {
+        if form == BinaryForm::Converted {
+            return Err(Failure::failed("the source sent a binary value of a type that is archived as text"));
+        }
+        Ok(self.append_binary(at, form, bytes)?)
+    }
+
     fn end_row(&mut self) -> Result<()> {
         self.exact.end_row()
     }
@@ -156,11 +168,12 @@ impl Columns {
     }
 
     fn memory(&self) -> usize {
-        self.builders.iter().map(|(_, builder)| builder.memory()).sum()
+        self.builders.iter().map(|(_, builder)| builder.memory()).sum::<usize>() + self.exact.memory
     }
 
     /// `_exact` first, then the columns.
     fn finish(&mut self) -> Vec<ArrayRef> {
+        self.exact.memory = 0;
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.exact.map.finish())];
         arrays.extend(self.builders.iter_mut().map(|(_, builder)| builder.finish()));
         arrays
@@ -186,6 +199,8 @@ pub struct ChangeBuilder {
     old_positions: Vec<Option<usize>>,
     missing: ListBuilder<StringBuilder>,
     new: Columns,
+    /// What each column's binary values are.
+    forms: Vec<BinaryForm>,
     memory_of_fixed: usize,
 }
 
@@ -209,6 +224,7 @@ impl ChangeBuilder {
             old_positions: all.iter().map(|at| keys.iter().position(|key| key == at)).collect(),
             missing: ListBuilder::new(StringBuilder::new()).with_field(Field::new("element", DataType::Utf8, true)),
             new: Columns::new(relation, &all),
+            forms: relation.columns.iter().map(BinaryForm::of_column).collect(),
             memory_of_fixed: 0,
         }
     }
@@ -285,12 +301,12 @@ impl ChangeBuilder {
     fn push_old(&mut self, old: Option<&OldTuple<'_>>) -> Result<()> {
         self.old_present.push(old.is_some());
         let Some(old) = old else { return self.old.null_row() };
-        for (value, position) in old.tuple.values().zip(&self.old_positions) {
+        for ((value, position), form) in old.tuple.values().zip(&self.old_positions).zip(&self.forms) {
             let Some(position) = *position else { continue };
             match value {
                 Value::Text(text) => self.old.append_text(position, text),
                 Value::Null | Value::Unchanged => self.old.append_null(position),
-                Value::Binary(_) => return Err(unexpected_binary()),
+                Value::Binary(bytes) => self.old.append_streamed(position, *form, bytes)?,
             }
         }
         self.old.end_row()
@@ -314,7 +330,7 @@ impl ChangeBuilder {
                     any_missing = true;
                     self.new.append_null(at);
                 }
-                Value::Binary(_) => return Err(unexpected_binary()),
+                Value::Binary(bytes) => self.new.append_streamed(at, self.forms[at], bytes)?,
             }
         }
         self.missing.append(any_missing);
@@ -341,10 +357,6 @@ impl ChangeBuilder {
         self.memory_of_fixed = 0;
         RecordBatch::try_new(Arc::clone(&self.schema), arrays).map_err(arrow_failure)
     }
-}
-
-fn unexpected_binary() -> Failure {
-    Failure::failed("the source sent a binary value that was not asked for")
 }
 
 /// Rows of a base image under construction.

@@ -29,3 +29,22 @@ pub fn tuple(bytes: &[u8]) -> Tuple<'_> {
         other => panic!("{other:?}"),
     }
 }
+
+/// The bytes of a description of the table public.t, of relation 1, whose columns are texts and whose key is the first.
+pub fn description(columns: &[&str]) -> Vec<u8> {
+    let mut bytes = b"R\0\0\0\x01public\0t\0d".to_vec();
+    bytes.extend((columns.len() as u16).to_be_bytes());
+    for (at, name) in columns.iter().enumerate() {
+        bytes.push(u8::from(at == 0));
+        bytes.extend(name.as_bytes());
+        bytes.extend([0, 0, 0, 0, 25]);
+        bytes.extend((-1_i32).to_be_bytes());
+    }
+    bytes
+}
+
+/// The bytes of a logical message of a transaction.
+pub fn logical(prefix: &str, content: &str) -> Vec<u8> {
+    let length = (content.len() as u32).to_be_bytes();
+    [b"M\x01\0\0\0\0\0\0\0\x09", prefix.as_bytes(), b"\0", &length, content.as_bytes()].concat()
+}

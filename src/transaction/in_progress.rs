@@ -21,7 +21,7 @@ const PIECE: usize = 256 << 10;
 #[derive(Debug, Default)]
 pub struct InProgress {
     /// Whole records that are in memory, after those that were taken out.
-    pieces: Vec<Vec<u8>>,
+    pieces: Vec<Bytes>,
     /// Those that came last.
     newest: Vec<u8>,
     /// Bytes of both.
@@ -40,12 +40,10 @@ pub struct InProgress {
 }
 
 impl InProgress {
-    /// Adds a message, its kind and the rest apart.
-    pub fn push(&mut self, subxid: Xid, kind: u8, rest: &[u8]) {
+    /// Adds a message, its kind and the rest apart. Where that completes a piece of records, gives a look at it.
+    pub fn push(&mut self, subxid: Xid, kind: u8, rest: &[u8]) -> Option<Bytes> {
         let bytes = HEADER + 1 + rest.len();
-        if !self.newest.is_empty() && self.newest.len() + bytes > PIECE {
-            self.pieces.push(std::mem::take(&mut self.newest));
-        }
+        let piece = if self.newest.len() + bytes > PIECE { self.complete() } else { None };
         self.newest.extend_from_slice(&subxid.to_be_bytes());
         self.newest.extend_from_slice(&(rest.len() as u32 + 1).to_be_bytes());
         self.newest.push(kind);
@@ -53,6 +51,17 @@ impl InProgress {
         self.memory += bytes;
         self.has_messages |= kind == b'M';
         pgoutput::changed(kind, rest, |oid, operation| self.count(subxid, oid, operation));
+        piece
+    }
+
+    /// Ends the piece of the records that came last, and gives a look at it; `None` where none came since the one before.
+    pub fn complete(&mut self) -> Option<Bytes> {
+        let piece = Bytes::from(std::mem::take(&mut self.newest));
+        if piece.is_empty() {
+            return None;
+        }
+        self.pieces.push(piece.clone());
+        Some(piece)
     }
 
     fn count(&mut self, subxid: Xid, oid: u32, operation: Operation) {
@@ -68,15 +77,17 @@ impl InProgress {
         }
     }
 
-    /// Voids what a subtransaction sent, if it sent anything.
-    pub fn abort(&mut self, subxid: Xid) {
-        for (oid, counted) in self.counts.remove(&subxid).into_iter().flatten() {
-            if let Some(sum) = self.sums.get_mut(&oid) {
-                *sum -= counted;
+    /// Voids what a subtransaction sent; false where it sent nothing.
+    pub fn abort(&mut self, subxid: Xid) -> bool {
+        let voided = self.counts.remove(&subxid);
+        for (oid, counted) in voided.iter().flatten() {
+            if let Some(sum) = self.sums.get_mut(oid) {
+                *sum -= *counted;
             }
         }
         self.aborted.insert(subxid);
         self.doubtful |= self.has_messages;
+        voided.is_some()
     }
 
     /// Whether a logical message may have been rolled back. The source sends them under the number of the whole
@@ -105,11 +116,12 @@ impl InProgress {
         self.taken
     }
 
-    /// Takes the records out of memory: they come after all that were taken before.
-    pub fn take(&mut self) -> Vec<Vec<u8>> {
-        self.taken += std::mem::take(&mut self.memory) as u64;
-        let mut pieces = std::mem::take(&mut self.pieces);
-        pieces.push(std::mem::take(&mut self.newest));
+    /// Takes all complete pieces out of memory: they come after those that were taken before.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        let pieces = std::mem::take(&mut self.pieces);
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        self.memory -= bytes;
+        self.taken += bytes as u64;
         pieces
     }
 }
@@ -179,6 +191,8 @@ mod tests {
         for number in 0..300 {
             transaction.push(number % 7, b'I', &message(number));
         }
+        assert_eq!(transaction.memory(), transaction.complete().unwrap().len(), "one piece holds them");
+        assert!(transaction.complete().is_none());
         let whole = transaction.take().concat();
         assert_eq!((transaction.memory(), transaction.taken()), (0, whole.len() as u64));
         for size in [1, 3, 8, 13, 64, 1000, whole.len()] {
@@ -204,9 +218,8 @@ mod tests {
         transaction.push(2, b'D', &of(10));
         transaction.push(2, b'D', &of(11));
         transaction.push(3, b'U', &of(10));
-        // One that sent nothing.
-        transaction.abort(99);
-        transaction.abort(2);
+        assert!(!transaction.abort(99), "it sent nothing");
+        assert!(transaction.abort(2));
         let counts: Vec<_> = transaction.counts().collect();
         assert_eq!(counts, [(10, OperationCounts { insert: 1, update: 1, ..OperationCounts::default() })]);
         assert!(transaction.is_void(2) && !transaction.is_void(1));

@@ -196,6 +196,23 @@ impl OpenTransaction {
         }
     }
 
+    /// The same at the place of `begun`: it was gathered before that was known.
+    pub fn placed(mut self, begun: &OpenTransaction) -> OpenTransaction {
+        let (lsn, micros) = (begun.commit_lsn, begun.time);
+        let time = time_of(micros);
+        (self.commit_lsn, self.time) = (lsn, micros);
+        self.marks.iter_mut().for_each(|mark| (mark.lsn, mark.time) = (lsn, time));
+        self.restores.iter_mut().for_each(|restore| (restore.lsn, restore.time) = (lsn, time));
+        self.ddl.iter_mut().for_each(|ddl| (ddl.position.lsn, ddl.time) = (lsn, time));
+        self.messages.iter_mut().for_each(|message| (message.position.lsn, message.time) = (lsn, time));
+        self
+    }
+
+    /// When it was committed, microseconds since 1970.
+    pub fn time(&self) -> i64 {
+        self.time
+    }
+
     /// Ends the transaction.
     ///
     /// # Errors

@@ -83,6 +83,55 @@ async fn what_is_rolled_back_inside_a_large_transaction_never_was() {
     }
 }
 
+/// What commits as it came was encoded while it ran, also by parts that had to go to files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_transaction_is_encoded_while_it_runs() {
+    for release in Release::ALL {
+        let (_server, database) = source(release).await;
+        let directory = Directory::new();
+        let site = Site::local(&database, &directory);
+        site.init();
+        let run =
+            site.command(["run", "--flush-interval", "50ms", "--memory", "4MB"]).variable("AFTERIMAGE_LOG", "debug");
+        let archiver = run.start();
+        // A table that is new to the archiver is known as soon as rows of it came.
+        database.run("CREATE TABLE c (id int, v text COLLATE \"C\", w numeric, PRIMARY KEY (id, v))").await;
+        database.run("INSERT INTO c VALUES (0, 'first', 1.50)").await;
+        let (large, other) = (database.connect().await, database.connect().await);
+        large
+            .batch_execute(&format!(
+                "BEGIN; INSERT INTO a {MANY}(2001, 90000) g; SAVEPOINT one; INSERT INTO b {MANY}(1, 40000) g;
+                 SELECT pg_logical_emit_message(true, 'mine', 'valid'); RELEASE one;
+                 INSERT INTO c SELECT g, md5(g::text), g / 7.0 FROM generate_series(1, 30000) g"
+            ))
+            .await
+            .unwrap();
+        other.batch_execute("INSERT INTO a VALUES (-1, 'other'); UPDATE c SET w = 'NaN'").await.unwrap();
+        wait_for("the status shows what is in progress", PATIENCE, || {
+            let shown = site.command(["status"]).run(PATIENCE).expect(0).stdout;
+            shown.contains("in progress 1 transaction") && shown.contains("free there") && shown.contains(", decoded ")
+        });
+        large
+            .batch_execute(
+                "UPDATE b SET v = v || 'x' WHERE id % 2 = 0; DELETE FROM a WHERE id % 3 = 0;
+                 UPDATE c SET v = v || 'y' WHERE id BETWEEN 1 AND 2000; TRUNCATE b; INSERT INTO b VALUES (7, 'last'); COMMIT",
+            )
+            .await
+            .unwrap();
+        let after = State::of(&database).await;
+        database.run("INSERT INTO b VALUES (8, 'next')").await;
+        let last = State::of(&database).await;
+        wait_for("the files are used", PATIENCE, || archiver.stderr().contains("was encoded while it ran"));
+        archiver.kill();
+        site.catch_up();
+        site.expect_equal(&after);
+        site.expect_equal(&last);
+        site.expect_each_once([&table("a"), &table("b"), &table("c")]);
+        let messages = site.query("SELECT count(*) AS n FROM log.messages WHERE prefix = 'mine'");
+        assert_eq!(messages[0]["n"], 1);
+    }
+}
+
 /// Logical messages do not say which subtransaction wrote them, and what DDL capture told of one that was rolled back
 /// must not become history.
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use afterimage::columnar::Storage;
 
 use self::literals::{BUILT_IN, CONTRIB, LATER, Literals, MADE, NOT_IN_WHEEL, OF_MADE, WHEEL, WITHOUT_INPUT};
 use self::tables::{TypedTable, literal, tables};
-use crate::support::{Database, Directory, PATIENCE, Release, Site, State, connect, postgres, python};
+use crate::support::{Database, Directory, PATIENCE, Release, Site, State, connect, own_postgres, postgres, python};
 
 /// The literals of the built-in types that a release has.
 fn built_in(release: Release) -> Vec<Literals> {
@@ -103,6 +103,80 @@ async fn types_of_extensions_come_back() {
         expect_lossless(&database, "extension", &literals).await;
     }
 }
+
+/// Values come in binary as long as every table can do with it, and as text from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_in_binary_are_those_of_the_text() {
+    let binary = |columns: &[&str], literals: &[Literals]| -> Vec<Literals> {
+        literals.iter().filter(|(name, _)| columns.contains(name)).copied().collect()
+    };
+    for release in Release::ALL {
+        let server = own_postgres(release);
+        let database = Database::create(&server).await;
+        let literals = binary(BINARY, &built_in(release));
+        assert_eq!(literals.len(), BINARY.len());
+        let columns: String = literals.iter().enumerate().map(|(at, (name, _))| format!(", c{at} {name}")).collect();
+        database.run(&format!("CREATE DOMAIN positive AS numeric CHECK (VALUE > 0); CREATE TABLE t (id int PRIMARY KEY{columns}, p positive);
+            CREATE TABLE f (id int{columns}); ALTER TABLE f REPLICA IDENTITY FULL")).await;
+        let directory = Directory::new();
+        let site = Site::local(&database, &directory);
+        site.init();
+        let archiver = site.stream();
+        let mut rows = String::new();
+        for (at, (name, values)) in literals.iter().enumerate() {
+            for value in *values {
+                let value = literal(name, value);
+                rows += &format!(
+                    "INSERT INTO t (id, c{at}, p) VALUES ((SELECT count(*) FROM t), {value}, 1.500);
+                    INSERT INTO f (id, c{at}) VALUES ((SELECT count(*) FROM f), {value});"
+                );
+            }
+        }
+        database.run(&rows).await;
+        database.run("UPDATE f SET id = id + 100000 WHERE id % 2 = 0; DELETE FROM f WHERE id % 5 = 0; UPDATE t SET id = -id WHERE id % 3 = 1").await;
+        let first = State::of(&database).await;
+        let client = database.connect().await;
+        let asked =
+            "SELECT query FROM pg_stat_activity WHERE backend_type = 'walsender' AND query LIKE '%START_REPLICATION%'";
+        let sent: String = client.query_one(asked, &[]).await.unwrap().get(0);
+        assert!(sent.contains("binary"), "{sent}");
+        // From here on text is needed.
+        database.run("CREATE TABLE n (id int PRIMARY KEY, v interval); INSERT INTO n VALUES (1, '1 mon 2 days'); UPDATE t SET p = 3").await;
+        let last = State::of(&database).await;
+        // Waits until it is archived.
+        site.expect_equal(&last);
+        let sent: String = client.query_one(asked, &[]).await.unwrap().get(0);
+        assert!(!sent.contains("binary"), "{sent}");
+        archiver.signal("TERM");
+        archiver.wait(PATIENCE).expect(0);
+        site.expect_equal(&first);
+    }
+}
+
+/// What comes in binary.
+const BINARY: &[&str] = &[
+    "boolean",
+    "smallint",
+    "integer",
+    "bigint",
+    "oid",
+    "real",
+    "double precision",
+    "numeric",
+    "numeric(12,4)",
+    "numeric(38,38)",
+    "text",
+    "character varying(10)",
+    "character(5)",
+    "name",
+    "json",
+    "jsonb",
+    "uuid",
+    "bytea",
+    "date",
+    "timestamp without time zone",
+    "timestamp with time zone",
+];
 
 /// A list that somebody wrote would otherwise pass for every type there is.
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,8 @@ async fn a_second_archiver_is_refused_and_the_first_goes_on() {
     let mut first = site.stream();
     let refused = site.command(["run"]).run(PATIENCE).expect(4);
     assert!(refused.stderr.contains("is in use by the server process"), "{}", refused.stderr);
-    let refused = site.command(["run", "--until", "now"]).run(PATIENCE).expect(4);
+    // A place that the first one cannot have reached meanwhile.
+    let refused = site.command(["run", "--until", "FFFF/0"]).run(PATIENCE).expect(4);
     assert!(refused.stderr.contains("is in use by the server process"), "{}", refused.stderr);
     load.wait_for_more(20);
     assert!(first.is_running());
