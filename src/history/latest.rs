@@ -64,7 +64,7 @@ impl Latest {
 
     /// Whether the range has no change at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.truncation().is_none() && self.keys.shards.iter().all(|shard| lock(shard).last.is_empty())
+        self.truncation().is_none() && self.keys.shards.iter().all(|shard| lock(shard).known.is_empty())
     }
 
     /// Whether rows of before are all gone.
@@ -109,9 +109,9 @@ impl Latest {
         let truncation = self.truncation();
         for shard in &self.keys.shards {
             let shard = lock(shard);
-            for (at, last) in shard.last.iter().enumerate() {
-                if truncation.is_none_or(|truncation| last.position > truncation) {
-                    visit(shard.key(at), last);
+            for known in &shard.known {
+                if truncation.is_none_or(|truncation| known.last.position > truncation) {
+                    visit(shard.key(known), &known.last);
                 }
             }
         }
@@ -153,43 +153,42 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Some of the keys, one after the other in one piece of memory.
 #[derive(Debug, Default)]
 struct Shard {
-    /// A part of the hash, and the number of the key.
-    table: HashTable<(u32, u32)>,
+    /// The hash, and the number of the key.
+    table: HashTable<(u64, u32)>,
     bytes: Vec<u8>,
-    ends: Vec<usize>,
-    last: Vec<Last>,
+    known: Vec<Known>,
+}
+
+/// A key and its last change, side by side: looking one up among many is waiting for memory.
+#[derive(Debug)]
+struct Known {
+    start: usize,
+    length: usize,
+    last: Last,
 }
 
 impl Shard {
-    fn key(&self, at: usize) -> &[u8] {
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.bytes[start..self.ends[at]]
+    fn key(&self, known: &Known) -> &[u8] {
+        &self.bytes[known.start..known.start + known.length]
     }
 
     fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
-        let is_it = |(part, at): &(u32, u32)| *part == (hash >> 32) as u32 && self.key(*at as usize) == key;
+        let is_it = |(known, at): &(u64, u32)| *known == hash && self.key(&self.known[*at as usize]) == key;
         self.table.find(hash, is_it).map(|(_, at)| *at as usize)
     }
 
-    fn note(&mut self, hasher: &DefaultHashBuilder, hash: u64, key: &[u8], change: Last) {
+    fn note(&mut self, hash: u64, key: &[u8], change: Last) {
         if let Some(at) = self.find(hash, key) {
-            let last = &mut self.last[at];
+            let last = &mut self.known[at].last;
             if last.position < change.position {
                 *last = change;
             }
             return;
         }
-        let at = self.last.len() as u32;
+        let at = self.known.len() as u32;
+        self.known.push(Known { start: self.bytes.len(), length: key.len(), last: change });
         self.bytes.extend_from_slice(key);
-        self.ends.push(self.bytes.len());
-        self.last.push(change);
-        let (bytes, ends) = (&self.bytes, &self.ends);
-        let hash_of = |(_, at): &(u32, u32)| {
-            let at = *at as usize;
-            let start = at.checked_sub(1).map_or(0, |before| ends[before]);
-            hasher.hash_one(&bytes[start..ends[at]])
-        };
-        self.table.insert_unique(hash, ((hash >> 32) as u32, at), hash_of);
+        self.table.insert_unique(hash, (hash, at), |(hash, _)| *hash);
     }
 }
 
@@ -233,16 +232,23 @@ impl Group {
         let mut noted = Noted::default();
         while let Some(batch) = batches.try_next().await? {
             noted.read(&part, &batch, &columns, &mut numbers, &keys)?;
-            noted.give(&keys);
+            if noted.bytes.len() >= NOTED_BYTES {
+                noted.give(&keys);
+            }
         }
+        noted.give(&keys);
         Ok(())
     }
 }
 
+/// Bytes of keys that are noted before they are given to the shards: the more of a shard at once, the more of it is in the
+/// processor's cache.
+const NOTED_BYTES: usize = 512 << 10;
+
 /// The columns that are read beside the keys'.
 const READ: [&str; 5] = [names::LSN, names::SEQ, names::OP, names::MISSING, names::EXACT];
 
-/// The changes of a batch, by shard, neighbours of the same key being one.
+/// The changes of some batches, by shard, neighbours of the same key being one.
 struct Noted {
     bytes: Vec<u8>,
     changes: Vec<Vec<(u64, std::ops::Range<usize>, Last)>>,
@@ -320,7 +326,7 @@ impl Noted {
             }
             let mut shard = lock(shard);
             for (hash, bytes, change) in changes.drain(..) {
-                shard.note(&keys.hasher, hash, &self.bytes[bytes], change);
+                shard.note(hash, &self.bytes[bytes], change);
             }
         }
         self.bytes.clear();

@@ -11,7 +11,7 @@ use futures::TryStreamExt as _;
 use super::changes::{key_bounds, selection, stored_name};
 use super::overlay::{self, KeySet, Overlay, Place, Source};
 use super::table_at::{Base, RowSink, TableAt, rearrange};
-use crate::archive::{DataFile, DataReader};
+use crate::archive::{DataFile, DataReader, Image};
 use crate::columnar::{RowReader, RowText, Wanted, names};
 use crate::failure::{Failure, Result};
 use crate::model::RelationVersion;
@@ -36,7 +36,7 @@ impl TableAt {
             match &self.base {
                 Base::Nothing | Base::Leaves(_) => {}
                 Base::Image(image) => {
-                    for file in &image.files {
+                    for file in self.files_with_keys(image, read).await? {
                         self.image_rows(file, &mut overlay, read, &mut borrowed, &mut wanted).await?;
                     }
                 }
@@ -80,6 +80,17 @@ impl TableAt {
             if taken || overlay.image_dropped { Ok(()) } else { sink(&text, &key) }
         };
         Box::pin(state.for_each_row(None, &mut give)).await
+    }
+
+    /// The files of an image that can have rows under these keys, by what the Delta log says of them.
+    async fn files_with_keys<'f>(&self, image: &'f Image, only: Option<&KeySet>) -> Result<Vec<&'f DataFile>> {
+        let (Some(only), [first, _, ..]) = (only, image.files.as_slice()) else {
+            return Ok(image.files.iter().collect());
+        };
+        // All have the same relation version, for an image is of one point.
+        let relation = self.archive.read(first, None).await?.relation()?;
+        let bounds = key_bounds(&self.keys_in(&relation), only);
+        Ok(image.files.iter().filter(|file| bounds.iter().all(|column| column.may_be_in(file))).collect())
     }
 
     async fn image_rows(

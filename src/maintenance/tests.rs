@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -586,4 +587,50 @@ async fn a_plan_is_what_maintenance_then_does() {
     let cleaned = reports.iter().find(|report| report.table == replaced.table).unwrap();
     assert_eq!((replaced.delete.files, replaced.delete.bytes), (cleaned.deleted.files, cleaned.deleted.bytes));
     assert_eq!(replaced.delete.files, 2);
+}
+
+/// Of an image whose files lie in the order of the keys, one row's lookup opens those that may have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_an_image_without_the_key_are_not_opened() {
+    let mut workload = Workload::new(47, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    archive.commit(&mut workload).await;
+    let (relation, at) = (workload.relation.clone(), Lsn(workload.at));
+    let images = TablePath::Images(relation.name.clone());
+    let known = archive.files(&images).await.len();
+    for ids in [1000..1010, 2000..2010] {
+        let mut image = ImageBuilder::new(&relation);
+        for id in ids {
+            image.push([id.to_string().as_str(), "p", "v"].map(|text| Some(text.as_bytes())).into_iter()).unwrap();
+        }
+        let content = FileContent {
+            batches: vec![image.finish().unwrap()],
+            metadata: vec![(RELATION_KEY.into(), log::relation_json(&relation))],
+            image_lsn: Some(at.as_i64()),
+        };
+        let file = stage(&archive.store, &images, content).await.unwrap();
+        archive.writer.add_image(&relation.name, &image_table_schema(&relation), &[file]).await.unwrap();
+    }
+    assert_eq!(archive.files(&images).await.len(), known + 2);
+    let image = Archive::open(&archive.store).await.unwrap().image(&relation.name, at).await.unwrap().unwrap();
+    let [there, gone] = image.files.as_slice() else { panic!("{image:?}") };
+    archive.objects.delete(&gone.path.as_str().into()).await.unwrap();
+    let least = |file: &DataFile| file.numbers.iter().find(|(column, ..)| column == "id").unwrap().1.to_string();
+    let (there, gone) = (least(there), least(gone));
+    let opened = Archive::open(&archive.store).await.unwrap();
+    let key = |id: &str| {
+        let mut text = RowText::default();
+        for field in [id, "p", ""] {
+            text.push_with(|out| {
+                out.extend_from_slice(field.as_bytes());
+                true
+            });
+        }
+        text
+    };
+    let table = TableAt::find(&opened, &relation.name, at).await.unwrap().unwrap();
+    let only = |id: &str| KeySet::from([table.key_of(&key(id)).into_boxed_slice()]);
+    assert_eq!(rows_at(&opened, at, Some(&only(&there))).await.1, [format!("{there} p v")]);
+    let missing = table.for_each_row(Some(&only(&gone)), &mut |_| Ok(())).await;
+    assert!(missing.is_err(), "its file is gone, and no other can have it");
 }
