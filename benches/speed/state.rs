@@ -12,12 +12,13 @@ use std::time::Duration;
 use super::Result;
 use super::lab::{Lab, compare, settle};
 use super::process::{self, Cost};
-use super::report::Report;
+use super::report::{Report, thousands};
 
-const KEYS: u64 = 100_000;
-const CHANGES: u64 = 1_000_000;
-/// Transactions over which the changes are spread.
-const TRANSACTIONS: u64 = 100;
+const KEYS: u64 = 1_000_000;
+/// After so many changes the state is read, to show how the time grows.
+const CHANGES: [u64; 2] = [1_000_000, 10_000_000];
+/// Of so many rows each transaction changes one.
+const EVERY: u64 = 10;
 const DATABASE: &str = "state";
 const KEY: u64 = 4711;
 
@@ -31,37 +32,32 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
         "100ms",
         "--no-maintenance",
     ]))?;
-    for number in 0..TRANSACTIONS {
-        let every = KEYS * TRANSACTIONS / CHANGES;
-        lab.sql(
-            DATABASE,
-            &format!("UPDATE items SET changed_at = now(), title = md5(title) WHERE id % {every} = {number} % {every}"),
-        )?;
-        lab.wait_until_archived(DATABASE)?;
+    let mut done = 0;
+    for changes in CHANGES {
+        while done < changes {
+            let number = done / (KEYS / EVERY) % EVERY;
+            lab.sql(
+                DATABASE,
+                &format!("UPDATE items SET changed_at = now(), title = md5(title) WHERE id % {EVERY} = {number}"),
+            )?;
+            lab.wait_until_archived(DATABASE)?;
+            done += KEYS / EVERY;
+        }
+        settle()?;
+        let kind = format!("{} changes since the image", thousands(changes));
+        let cost = maintain(lab, &archive, "1TB")?;
+        report.alone(&format!("maintain, {kind}"), changes, &[cost]);
+        states(lab, &archive, report, &kind, changes)?;
     }
-    let at = lab.position(DATABASE)?;
-    lab.wait_until_archived(DATABASE)?;
-    process::stop(archiver)?;
     let wal = lab.sql(DATABASE, &format!("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '{begun}')"))?;
-    let before = size(&archive.join("changes"))?;
-    settle()?;
-    for (kind, floor) in [("changes only", "1TB"), ("with the image that maintenance writes", "16MB")] {
-        let cost = maintain(lab, &archive, floor)?;
-        report.alone(&format!("maintain, {kind}"), CHANGES, &[cost]);
-        states(lab, &archive, report, kind, &at)?;
-    }
     let after = size(&archive.join("changes"))?;
-    println!(
-        "bytes per change: WAL {}, archive {} before maintenance and {} after",
-        per(&wal)?,
-        before / CHANGES,
-        after / CHANGES
-    );
+    let cost = maintain(lab, &archive, "16MB")?;
+    report.alone("maintain, writing an image", done, &[cost]);
+    states(lab, &archive, report, "from the image that maintenance writes", done)?;
+    let wal = wal.parse::<f64>()? as u64;
+    println!("bytes per change: WAL {}, archive {} after maintenance", wal / done, after / done);
+    process::stop(archiver)?;
     lab.forget(DATABASE, &archive)
-}
-
-fn per(bytes: &str) -> Result<u64> {
-    Ok(bytes.parse::<f64>()? as u64 / CHANGES)
 }
 
 fn maintain(lab: &Lab, archive: &Path, floor: &str) -> Result<Cost> {
@@ -71,12 +67,14 @@ fn maintain(lab: &Lab, archive: &Path, floor: &str) -> Result<Cost> {
     process::measure(command.arg("--config").arg(file).args(["maintain", "--retention", "0s"]))
 }
 
-fn states(lab: &Lab, archive: &Path, report: &mut Report, kind: &str, at: &str) -> Result<()> {
+fn states(lab: &Lab, archive: &Path, report: &mut Report, kind: &str, changes: u64) -> Result<()> {
+    let at = lab.position(DATABASE)?;
+    lab.wait_until_archived(DATABASE)?;
     let state = compare(
         || duckdb(archive, None),
-        || process::measure(lab.afterimage(DATABASE, archive).args(["export", "items", "--at", at])),
+        || process::measure(lab.afterimage(DATABASE, archive).args(["export", "items", "--at", &at])),
     )?;
-    report.compared(&format!("state of a table, {kind}"), "DuckDB", CHANGES, &state);
+    report.compared(&format!("state of a table of {} rows, {kind}", thousands(KEYS)), "DuckDB", changes, &state);
     let sql = format!("SELECT * FROM changes.items WHERE id = {KEY}");
     let lookup = compare(
         || duckdb(archive, Some(KEY)),
