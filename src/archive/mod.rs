@@ -11,6 +11,7 @@
 //! * a [`MaintainedTable`] puts rows into other files and deletes what nobody can read any more, beside the writer;
 //!   of two on one table, one changes nothing.
 
+mod commit;
 mod delta;
 mod durable_local;
 mod identity;

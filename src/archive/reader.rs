@@ -23,6 +23,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataR
 use parquet::file::statistics::Statistics;
 use tokio::sync::Mutex;
 
+use super::commit;
 use super::delta::{DataFile, DeltaTable};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
@@ -121,10 +122,28 @@ impl Archive {
         let missing =
             || Failure::failed(format!("archive {} has no watermark", self.store)).remedy("run afterimage init again");
         let table = table.ok_or_else(missing)?;
-        let lsn = table.progress(WATERMARK).await?.ok_or_else(missing)?;
-        let micros = table.progress(WATERMARK_TIME).await?.unwrap_or(0);
+        let [lsn, micros] = self.moved_together(&table, [WATERMARK, WATERMARK_TIME]).await?;
+        let (lsn, micros) = (lsn.ok_or_else(missing)?, micros.unwrap_or(0));
         let time = DateTime::from_timestamp_micros(micros).unwrap_or(self.identity.created_at);
         Ok(Watermark { lsn: Lsn::from_i64(lsn), time })
+    }
+
+    /// Progress numbers of a table. The newest commit mostly has them, which is less to read than the log.
+    async fn moved_together<const N: usize>(
+        &self,
+        table: &DeltaTable,
+        names: [&'static str; N],
+    ) -> Result<[Option<i64>; N]> {
+        let newest = commit::read(&self.store, table.directory(), table.version()).await?.unwrap_or_default();
+        let mut numbers = [None; N];
+        for (number, name) in numbers.iter_mut().zip(names) {
+            let moved = newest.iter().filter_map(|action| action.txn.as_ref()).find(|txn| txn.app_id == name);
+            *number = match moved {
+                Some(txn) => Some(txn.version),
+                None => table.progress(name).await?,
+            };
+        }
+        Ok(numbers)
     }
 
     /// When the archive's writer became it, by its clock: whatever it has staged is younger. `None` where its program did
@@ -137,12 +156,10 @@ impl Archive {
     /// How fresh the archive was when its archiver last published; `None` where it was not measured yet.
     pub async fn freshness(&self) -> Result<Option<Freshness>> {
         let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(None) };
-        let mut numbers = [0; 3];
-        for (number, name) in numbers.iter_mut().zip(FRESHNESS) {
-            let Some(found) = table.progress(name).await? else { return Ok(None) };
-            *number = found.max(0) as u64;
-        }
-        let [transactions, p50, p99] = numbers;
+        let [Some(transactions), Some(p50), Some(p99)] = self.moved_together(&table, FRESHNESS).await? else {
+            return Ok(None);
+        };
+        let [transactions, p50, p99] = [transactions, p50, p99].map(|number| number.max(0) as u64);
         Ok(Some(Freshness { transactions, p50: Duration::from_micros(p50), p99: Duration::from_micros(p99) }))
     }
 

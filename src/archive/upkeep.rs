@@ -15,8 +15,9 @@ use std::collections::{HashMap, HashSet};
 use arrow::datatypes::Schema;
 use chrono::{DateTime, TimeDelta, Utc};
 use object_store::ObjectMeta;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::commit::{self, Remove};
 use super::delta::{Appended, DataFile, DeltaTable, Replacement, StagedFile};
 use super::layout::TablePath;
 use super::listed::full_path;
@@ -196,13 +197,12 @@ impl MaintainedTable {
     async fn removed(&self) -> Result<HashMap<String, DateTime<Utc>>> {
         let directory = self.table.directory();
         let (mut removed, mut version) = (HashMap::new(), self.number);
-        while version > 0 {
-            let path = format!("{directory}/_delta_log/{version:020}.json");
-            let Some(commit) = self.store.read(&path).await? else { break };
+        while let Ok(before) = u64::try_from(version)
+            && before > 0
+        {
+            let Some(actions) = commit::read(&self.store, directory, before).await? else { break };
             version = 0;
-            for line in commit.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let action: Action = serde_json::from_slice(line)
-                    .map_err(|error| Failure::failed(format!("archive {}: {path}: {error}", self.store)))?;
+            for action in actions {
                 if let Some(Remove { path, deletion_timestamp }) = action.remove {
                     let time = DateTime::from_timestamp_millis(deletion_timestamp.unwrap_or(i64::MAX));
                     removed.insert(full_path(directory, &path)?, time.unwrap_or(DateTime::<Utc>::MAX_UTC));
@@ -235,27 +235,6 @@ impl Unused {
 
 async fn number_of(table: &DeltaTable) -> Result<i64> {
     Ok(table.progress(MAINTENANCE).await?.unwrap_or(0))
-}
-
-/// The actions of a commit that matter here (Delta protocol, "Actions").
-#[derive(Deserialize)]
-struct Action {
-    remove: Option<Remove>,
-    txn: Option<Txn>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Remove {
-    path: String,
-    deletion_timestamp: Option<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Txn {
-    app_id: String,
-    version: i64,
 }
 
 /// What lies in a table's `_delta_log`.

@@ -634,3 +634,23 @@ async fn files_of_an_image_without_the_key_are_not_opened() {
     let missing = table.for_each_row(Some(&only(&gone)), &mut |_| Ok(())).await;
     assert!(missing.is_err(), "its file is gone, and no other can have it");
 }
+
+/// Every command asks for the watermark; the commits before the newest are not read again for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watermark_is_read_from_the_newest_commit() {
+    let mut workload = Workload::new(53, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    for _ in 0..20 {
+        archive.commit(&mut workload).await;
+    }
+    let counting = faults::Faulty::over(&archive.objects, None);
+    let opened = Archive::open(&counting.store()).await.unwrap();
+    opened.watermark().await.unwrap();
+    let before = counting.requests();
+    assert_eq!(opened.watermark().await.unwrap().lsn, Lsn(workload.at));
+    let asked = counting.requests() - before;
+    assert!(asked < 10, "{asked} requests");
+    // A commit of maintenance does not move it.
+    maintained(&archive.store, &eager()).await.unwrap();
+    assert_eq!(opened.watermark().await.unwrap().lsn, Lsn(workload.at));
+}
