@@ -1,16 +1,38 @@
 //! The changes of a range of history, read from the files in which they lie.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::Int64Type;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::overlay::{Key, KeySet, Place, wanted_in};
 use crate::archive::{Archive, DataFile, DataReader, KeyBounds};
 use crate::columnar::{RowReader, Storage, Wanted, names, old_rows};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, Lsn, Operation, Position, RelationVersion, TableName};
+
+/// A row's key: the texts of its key columns, so that equal bytes mean equal keys.
+pub type Key = Box<[u8]>;
+
+/// Keys of rows.
+pub type KeySet = HashSet<Key>;
+
+/// Where a version of a row lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Place {
+    /// The number of the file among those of the range.
+    pub(super) file: u32,
+    pub(super) row: u32,
+}
+
+/// Where a column of one version is in the rows of another. Rows from before it was added show one constant.
+pub(super) fn wanted_in<'a>(column: &'a Column, version: &'a RelationVersion) -> Wanted<'a> {
+    match version.same_column(column) {
+        Some(stored) => Wanted::Stored(stored),
+        None => Wanted::Constant(column.missing.as_deref()),
+    }
+}
 
 /// What one change did, without its values.
 pub(super) struct Entry {

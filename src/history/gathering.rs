@@ -5,9 +5,8 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::changes::{PARALLEL_FILES, joined, selection, stored_name};
+use super::changes::{PARALLEL_FILES, joined, selection, stored_name, wanted_in};
 use super::latest::Latest;
-use super::overlay::wanted_in;
 use crate::archive::{Archive, DataFile, DataReader};
 use crate::columnar::{RowReader, RowText, Wanted, names};
 use crate::failure::{Failure, Result};

@@ -11,8 +11,7 @@ use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::changes::{ChangeBatch, FilePart, PARALLEL_FILES, Range, joined, stored_name};
-use super::overlay::{KeySet, Place, wanted_in};
+use super::changes::{ChangeBatch, FilePart, KeySet, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in};
 use crate::archive::{DataFile, DataReader};
 use crate::columnar::{Wanted, names};
 use crate::failure::Result;

@@ -14,8 +14,9 @@ mod table_at;
 #[cfg(test)]
 mod tests;
 
+pub use changes::KeySet;
 pub use export::{ExportFormat, export, json_row};
 pub use gathering::Gather;
-pub use overlay::{KeySet, TouchedKeys, touched_keys};
+pub use overlay::{TouchedKeys, touched_keys};
 pub use point::{Cut, Resolver, resolve, shown_time, source_position};
 pub use table_at::TableAt;

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use futures::TryStreamExt as _;
 
-use super::changes::{key_bounds, selection, stored_name};
-use super::overlay::{self, KeySet, Overlay, Place, Source};
+use super::changes::{Key, KeySet, Place, key_bounds, selection, stored_name, wanted_in};
+use super::overlay::{Overlay, Source};
 use super::table_at::{Base, RowSink, TableAt, rearrange};
 use crate::archive::{DataFile, DataReader, Image};
 use crate::columnar::{RowReader, RowText, Wanted, names};
@@ -49,11 +49,11 @@ impl TableAt {
     }
 
     fn columns_in<'r>(&'r self, relation: &'r RelationVersion) -> Vec<Wanted<'r>> {
-        self.relation.columns.iter().map(|column| overlay::wanted_in(column, relation)).collect()
+        self.relation.columns.iter().map(|column| wanted_in(column, relation)).collect()
     }
 
     fn keys_in<'r>(&'r self, relation: &'r RelationVersion) -> Vec<Wanted<'r>> {
-        self.key.iter().map(|column| overlay::wanted_in(column, relation)).collect()
+        self.key.iter().map(|column| wanted_in(column, relation)).collect()
     }
 
     /// The rows of a state that stands in for an image.
@@ -233,7 +233,7 @@ struct Borrowed {
     /// Versions in the changes.
     versions: std::collections::HashSet<usize>,
     /// Rows of the image, filled in when they are met.
-    image: HashMap<overlay::Key, Option<RowText>>,
+    image: HashMap<Key, Option<RowText>>,
 }
 
 impl Borrowed {

@@ -2,28 +2,13 @@
 //!
 //! Only keys and places are held in memory; the rows are fetched where they lie, in [`super::overlaid`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::changes::{Entry, Range, Select};
+use super::changes::{Entry, Key, KeySet, Place, Range, Select};
 use crate::archive::{Archive, DataFile};
-use crate::columnar::Wanted;
 use crate::failure::Result;
 use crate::model::{Column, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
-
-/// A row's key: the texts of its key columns, so that equal bytes mean equal keys.
-pub type Key = Box<[u8]>;
-
-/// Keys of rows.
-pub type KeySet = HashSet<Key>;
-
-/// Where a version of a row lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
-    /// Index into the overlay's files.
-    pub(super) file: u32,
-    pub(super) row: u32,
-}
 
 /// Where the values that an update left out are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,12 +192,4 @@ pub(super) fn names_of(records: &[RelationRecord]) -> Vec<TableName> {
         }
     }
     names
-}
-
-/// Where a column of one version is in the rows of another. Rows from before it was added show one constant.
-pub(super) fn wanted_in<'a>(column: &'a Column, version: &'a RelationVersion) -> Wanted<'a> {
-    match version.same_column(column) {
-        Some(stored) => Wanted::Stored(stored),
-        None => Wanted::Constant(column.missing.as_deref()),
-    }
 }

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use super::changes::Range;
+use super::changes::{KeySet, Range};
 use super::gathering::{FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
 use super::latest::Latest;
-use super::overlay::{self, KeySet};
+use super::overlay;
 use crate::archive::{Archive, DataFile, Image};
 use crate::columnar::RowText;
 use crate::failure::{Failure, Result};
