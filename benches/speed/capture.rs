@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Result;
-use super::lab::{Lab, Link, ROW, compare, copy_slot, receiver, settle, slot_of};
+use super::lab::{Lab, Link, ROUNDS, ROW, compare_in, copy_slot, receiver, settle, slot_of};
 use super::process::{self, Cost};
 use super::report::Report;
 
@@ -17,6 +17,7 @@ struct Workload {
     /// Rows that the table has before.
     present: u64,
     identity: &'static str,
+    rounds: usize,
     /// What one transaction does; `first` and `last` bound its rows.
     statement: String,
 }
@@ -40,6 +41,7 @@ fn workloads() -> [Workload; 8] {
         per_transaction: 1000,
         present,
         identity: "DEFAULT",
+        rounds: ROUNDS,
         statement: statement.to_owned(),
     };
     [
@@ -51,6 +53,7 @@ fn workloads() -> [Workload; 8] {
             per_transaction: 1,
             present: 0,
             identity: "DEFAULT",
+            rounds: ROUNDS,
             statement: insert.clone(),
         },
         thousands("capture, inserts in 1000-row transactions", "inserts", 0, &insert),
@@ -62,6 +65,7 @@ fn workloads() -> [Workload; 8] {
             per_transaction: LARGE,
             present: 0,
             identity: "DEFAULT",
+            rounds: ROUNDS,
             statement: insert.clone(),
         },
         thousands("capture, updates in 1000-row transactions", "updates", MANY, update),
@@ -82,8 +86,26 @@ fn workloads() -> [Workload; 8] {
 }
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
-    workloads().iter().try_for_each(|workload| workload.measure(lab, report))
+    workloads().iter().try_for_each(|workload| workload.measure(lab, report))?;
+    GROWTH.iter().try_for_each(|changes| {
+        let insert = format!("INSERT INTO items SELECT {ROW} FROM generate_series(first, last) n");
+        Workload {
+            title: "the same inserts in 1000-row transactions, to see what grows",
+            database: "growth",
+            link: Link::Tcp,
+            changes: *changes,
+            per_transaction: 1000,
+            present: 0,
+            identity: "DEFAULT",
+            rounds: 1,
+            statement: insert,
+        }
+        .measure(lab, report)
+    })
 }
+
+/// So many changes at once, to show what grows with them.
+const GROWTH: [u64; 2] = [100_000, 10_000_000];
 
 /// A slot that is never moved, so that every run can have a copy of it at the same position.
 const PRISTINE: &str = "pristine";
@@ -98,7 +120,8 @@ impl Workload {
         lab.sql(self.database, &self.changing())?;
         let end = lab.position(self.database)?;
         let archive = lab.path("captured");
-        let compared = compare(
+        let compared = compare_in(
+            self.rounds,
             || {
                 copy_slot(lab, PRISTINE, "yardstick")?;
                 self.receive(lab, &end)

@@ -11,11 +11,8 @@ const ROWS: u64 = 5_000_000;
 const DATABASE: &str = "whole";
 
 /// Connections on either side, and what the line is called.
-const IMAGES: [(usize, &str); 3] = [
-    (1, "base image (afterimage init) over 1 connection"),
-    (2, "base image (afterimage init) over 2 connections"),
-    (4, "base image (afterimage init) over 4 connections"),
-];
+const IMAGES: [(usize, &str); 2] =
+    [(1, "base image (afterimage init) over 1 connection"), (2, "base image (afterimage init) over 2 connections")];
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     lab.database(DATABASE, ROWS)?;

@@ -20,7 +20,7 @@ pub(crate) enum Link {
 }
 
 /// By turns, so often each.
-const ROUNDS: usize = 3;
+pub(crate) const ROUNDS: usize = 3;
 
 /// A row of 100 to 200 bytes as an SQL select list over `n`.
 pub(crate) const ROW: &str = "n, 'item ' || n || ' ' || md5(n::text),
@@ -86,7 +86,7 @@ impl Lab {
         let mut command = self.client("psql", database);
         command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1"]);
         // What never comes must not be waited for.
-        command.args(["--command", sql]).env("PGOPTIONS", "-c statement_timeout=300s");
+        command.args(["--command", sql]).env("PGOPTIONS", "-c statement_timeout=600s");
         command
     }
 
@@ -276,11 +276,20 @@ pub(crate) fn receiver(lab: &Lab, link: Link, database: &str, slot: &str) -> Com
 
 /// Measures both by turns. What earlier runs left to be written to disk is not on a run's bill.
 pub(crate) fn compare(
+    yardstick: impl FnMut() -> Result<Cost>,
+    ours: impl FnMut() -> Result<Cost>,
+) -> Result<Comparison> {
+    compare_in(ROUNDS, yardstick, ours)
+}
+
+/// The same, so often.
+pub(crate) fn compare_in(
+    rounds: usize,
     mut yardstick: impl FnMut() -> Result<Cost>,
     mut ours: impl FnMut() -> Result<Cost>,
 ) -> Result<Comparison> {
     let mut comparison = Comparison { yardstick: Vec::new(), ours: Vec::new() };
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         comparison.yardstick.push(yardstick()?);
         comparison.ours.push(ours()?);
     }

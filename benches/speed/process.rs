@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_millis(2);
 const TICKS: u64 = 100;
 
 /// Longer than any run should take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a run cost.
 #[derive(Debug, Clone, Copy)]

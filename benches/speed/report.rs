@@ -162,8 +162,16 @@ impl Report {
     pub(crate) fn write(&self) -> Result<()> {
         let mut page = format!("# Results\n\n{INTRODUCTION}\n\n- command: `make bench`\n");
         self.machine.lines.iter().for_each(|text| page.push_str(&format!("{text}\n")));
-        let compared =
-            ["what", "yardstick", "rows", "yardstick rows/s", "ours rows/s", "ratio", "our µs/row", "peak MiB"];
+        let compared = [
+            "what",
+            "yardstick",
+            "rows",
+            "yardstick rows/s",
+            "ours rows/s",
+            "ratio",
+            "our processor s per 1M rows",
+            "peak MiB",
+        ];
         page.push_str(&table(&compared, &self.compared));
         page.push_str(&table(&["what", "rows", "time", "rows/s", "peak MiB"], &self.alone));
         page.push_str(&table(&["what", "shortest", "median", "longest"], &self.waits));
@@ -210,7 +218,7 @@ fn mebibytes(costs: &[Cost]) -> String {
 }
 
 /// `1234567` as `1,234,567`.
-fn thousands(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();

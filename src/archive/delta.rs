@@ -45,6 +45,10 @@ pub struct DataFile {
     pub lsns: Option<(i64, i64)>,
     /// The image that the file belongs to, in tables of base images.
     pub image_lsn: Option<i64>,
+    /// When it was written, in milliseconds since 1970.
+    pub written_ms: i64,
+    /// The least and the greatest of each column of whole numbers, by its stored name, as far as the Delta log says.
+    pub numbers: Vec<(String, i64, i64)>,
 }
 
 /// What became of an attempt to commit.

@@ -41,17 +41,33 @@ pub(crate) struct Faulty {
     objects: Arc<InMemory>,
     puts: AtomicUsize,
     fault: Option<(usize, Fault)>,
+    requests: AtomicUsize,
     pub(super) paths: Mutex<Vec<String>>,
 }
 
 impl Faulty {
     pub(crate) fn over(objects: &Arc<InMemory>, fault: Option<(usize, Fault)>) -> Arc<Faulty> {
         let objects = Arc::clone(objects);
-        Arc::new(Faulty { objects, puts: AtomicUsize::new(0), fault, paths: Mutex::default() })
+        Arc::new(Faulty {
+            objects,
+            puts: AtomicUsize::new(0),
+            fault,
+            requests: AtomicUsize::new(0),
+            paths: Mutex::default(),
+        })
     }
 
     pub(crate) fn store(self: &Arc<Self>) -> Store {
         Store::new("memory://test", "memory:///".parse().unwrap(), Arc::clone(self) as Arc<dyn ObjectStore>)
+    }
+
+    /// How much was asked of it, of any kind.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn asked(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn was_met(&self) -> bool {
@@ -77,6 +93,7 @@ impl ObjectStore for Faulty {
         payload: PutPayload,
         options: PutOptions,
     ) -> object_store::Result<PutResult> {
+        self.asked();
         let number = self.puts.fetch_add(1, Ordering::Relaxed);
         self.paths.lock().unwrap().push(location.to_string());
         let fault = self.fault.filter(|(at, fault)| *at == number || (*fault == Fault::Gone && *at < number));
@@ -103,10 +120,12 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.asked();
         self.objects.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        self.asked();
         self.objects.get_ranges(location, ranges).await
     }
 
@@ -114,10 +133,12 @@ impl ObjectStore for Faulty {
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.asked();
         self.objects.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.asked();
         self.objects.list(prefix)
     }
 
@@ -126,10 +147,12 @@ impl ObjectStore for Faulty {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.asked();
         self.objects.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.asked();
         self.objects.list_with_delimiter(prefix).await
     }
 

@@ -31,6 +31,14 @@ impl Statistics {
             .iter()
             .find_map(|column| Some((self.min_values.get(*column)?.as_i64()?, self.max_values.get(*column)?.as_i64()?)))
     }
+
+    fn numbers(&self) -> Vec<(String, i64, i64)> {
+        let bounds = self.min_values.iter();
+        let bounds = bounds.filter_map(|(column, least)| {
+            Some((column.clone(), least.as_i64()?, self.max_values.get(column)?.as_i64()?))
+        });
+        bounds.collect()
+    }
 }
 
 /// Adds the files of a part of a scan's listing.
@@ -38,14 +46,18 @@ pub(super) fn files_of(listing: &RecordBatch, directory: &str, files: &mut Vec<D
     let broken = || Failure::failed(format!("the Delta log of {directory} lists files without their size"));
     let paths = column(listing, "path")?.as_string_opt::<i32>().ok_or_else(broken)?;
     let sizes = column(listing, "size")?.as_primitive_opt::<Int64Type>().ok_or_else(broken)?;
+    let written = column(listing, "modificationTime")?.as_primitive_opt::<Int64Type>().ok_or_else(broken)?;
     let statistics = column(listing, "stats")?.as_string_opt::<i32>().ok_or_else(broken)?;
     for row in 0..listing.num_rows() {
         let known = statistics.is_valid(row).then(|| serde_json::from_str::<Statistics>(statistics.value(row)).ok());
+        let known = known.flatten().unwrap_or_default();
         files.push(DataFile {
             path: full_path(directory, paths.value(row))?,
             size: sizes.value(row).max(0) as u64,
-            lsns: known.flatten().unwrap_or_default().lsns(),
+            lsns: known.lsns(),
             image_lsn: image_lsn(listing, row),
+            written_ms: written.value(row),
+            numbers: known.numbers(),
         });
     }
     Ok(())

@@ -12,6 +12,7 @@
 //!   of two on one table, one changes nothing.
 
 mod archiver;
+mod commit;
 mod delta;
 mod durable_local;
 mod file;

@@ -9,6 +9,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 
+use super::delta::DataFile;
 use crate::columnar::{Bound, names};
 
 /// What the values of one key column can be.
@@ -28,6 +29,13 @@ impl KeyBounds {
         values.sort_unstable();
         values.dedup();
         KeyBounds { stored: stored.to_owned(), values }
+    }
+
+    /// Whether a file of rows, not of changes, can have one of the values, by what the Delta log says of it.
+    pub fn may_be_in(&self, file: &DataFile) -> bool {
+        let known = file.numbers.iter().find(|(column, ..)| *column == self.stored);
+        let (least, greatest) = known.map(|(_, least, greatest)| (*least, *greatest)).unzip();
+        self.may_lie_within(least.map(Bound::Number), greatest.map(Bound::Number))
     }
 
     fn may_lie_within(&self, least: Option<Bound>, greatest: Option<Bound>) -> bool {

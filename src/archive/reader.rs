@@ -20,8 +20,10 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowS
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::statistics::Statistics;
 use tokio::sync::Mutex;
 
+use super::commit;
 use super::delta::{DataFile, DeltaTable};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
@@ -120,10 +122,28 @@ impl Archive {
         let missing =
             || Failure::failed(format!("archive {} has no watermark", self.store)).remedy("run afterimage init again");
         let table = table.ok_or_else(missing)?;
-        let lsn = table.progress(WATERMARK).await?.ok_or_else(missing)?;
-        let micros = table.progress(WATERMARK_TIME).await?.unwrap_or(0);
+        let [lsn, micros] = self.moved_together(&table, [WATERMARK, WATERMARK_TIME]).await?;
+        let (lsn, micros) = (lsn.ok_or_else(missing)?, micros.unwrap_or(0));
         let time = DateTime::from_timestamp_micros(micros).unwrap_or(self.identity.created_at);
         Ok(Watermark { lsn: Lsn::from_i64(lsn), time })
+    }
+
+    /// Progress numbers of a table. The newest commit mostly has them, which is less to read than the log.
+    async fn moved_together<const N: usize>(
+        &self,
+        table: &DeltaTable,
+        names: [&'static str; N],
+    ) -> Result<[Option<i64>; N]> {
+        let newest = commit::read(&self.store, table.directory(), table.version()).await?.unwrap_or_default();
+        let mut numbers = [None; N];
+        for (number, name) in numbers.iter_mut().zip(names) {
+            let moved = newest.iter().filter_map(|action| action.txn.as_ref()).find(|txn| txn.app_id == name);
+            *number = match moved {
+                Some(txn) => Some(txn.version),
+                None => table.progress(name).await?,
+            };
+        }
+        Ok(numbers)
     }
 
     /// When the archive's writer became it, by its clock: whatever it has staged is younger. `None` where its program did
@@ -136,12 +156,10 @@ impl Archive {
     /// How fresh the archive was when its archiver last published; `None` where it was not measured yet.
     pub async fn freshness(&self) -> Result<Option<Freshness>> {
         let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(None) };
-        let mut numbers = [0; 3];
-        for (number, name) in numbers.iter_mut().zip(FRESHNESS) {
-            let Some(found) = table.progress(name).await? else { return Ok(None) };
-            *number = found.max(0) as u64;
-        }
-        let [transactions, p50, p99] = numbers;
+        let [Some(transactions), Some(p50), Some(p99)] = self.moved_together(&table, FRESHNESS).await? else {
+            return Ok(None);
+        };
+        let [transactions, p50, p99] = [transactions, p50, p99].map(|number| number.max(0) as u64);
         Ok(Some(Freshness { transactions, p50: Duration::from_micros(p50), p99: Duration::from_micros(p99) }))
     }
 
@@ -340,7 +358,7 @@ impl Archive {
         let metadata = ArrowReaderMetadata::load_async(&mut object, options).await;
         let metadata = metadata.map_err(|error| parquet_failure(&self.store, &file.path, error))?;
         let (store, path) = (self.store.clone(), file.path.clone());
-        Ok(DataReader { store, path, object, metadata, columns: None, rows: None })
+        Ok(DataReader { store, path, object, metadata, mask: ProjectionMask::all(), rows: None })
     }
 }
 
@@ -350,7 +368,7 @@ pub struct DataReader {
     path: String,
     object: ObjectReader,
     metadata: ArrowReaderMetadata,
-    columns: Option<Vec<String>>,
+    mask: ProjectionMask,
     rows: Option<Vec<Rows>>,
 }
 
@@ -381,14 +399,62 @@ impl DataReader {
             path: self.path.clone(),
             object: self.object.clone(),
             metadata: self.metadata.clone(),
-            columns: self.columns.clone(),
+            mask: self.mask.clone(),
             rows: self.rows.clone(),
         }
     }
 
     /// The same file, with these top-level columns only.
     pub fn columns(&self, columns: &[&str]) -> DataReader {
-        DataReader { columns: Some(columns.iter().map(|&name| name.to_owned()).collect()), ..self.copy() }
+        let schema = self.metadata.parquet_schema();
+        let roots = schema.root_schema().get_fields().iter().enumerate();
+        let wanted = roots.filter(|(_, field)| columns.contains(&field.name())).map(|(at, _)| at);
+        DataReader { mask: ProjectionMask::roots(schema, wanted), ..self.copy() }
+    }
+
+    /// The same file, with those parts of its columns only that are `wanted` by their paths. Of the columns that may be
+    /// `left_out`, none that is NULL in every row.
+    pub fn parts(&self, left_out: &[&str], wanted: impl Fn(&[String]) -> bool) -> DataReader {
+        let schema = self.metadata.parquet_schema();
+        let leaves = (0..schema.num_columns()).filter(|leaf| wanted(schema.column(*leaf).path().parts()));
+        let leaves: Vec<usize> = leaves.collect();
+        let root = |leaf: usize| schema.column(leaf).path().parts().first().cloned().unwrap_or_default();
+        let is_present = |leaf: &usize| {
+            let (root, mut all) = (root(*leaf), leaves.iter());
+            !left_out.contains(&root.as_str())
+                || all.any(|other| schema.column(*other).path().parts().first() == Some(&root) && !self.is_null(*other))
+        };
+        let present: Vec<usize> = leaves.iter().copied().filter(is_present).collect();
+        DataReader { mask: ProjectionMask::leaves(schema, present), ..self.copy() }
+    }
+
+    /// Whether the statistics say that a leaf has no value in any row.
+    fn is_null(&self, leaf: usize) -> bool {
+        self.metadata.metadata().row_groups().iter().all(|group| {
+            let column = group.column(leaf);
+            let nulls = column.statistics().and_then(Statistics::null_count_opt);
+            nulls.is_some_and(|nulls| i64::try_from(nulls).is_ok_and(|nulls| nulls == column.num_values()))
+        })
+    }
+
+    /// The rows of each row group, which can be read beside each other without reading anything twice.
+    pub fn row_groups(&self) -> Vec<Rows> {
+        let mut first = 0;
+        let rows = self.metadata.metadata().row_groups().iter().map(|group| {
+            let rows = first..first + group.num_rows().max(0) as u64;
+            first = rows.end;
+            rows
+        });
+        rows.collect()
+    }
+
+    /// Bytes of a row on average, as they are stored: in all columns.
+    pub fn row_bytes(&self) -> u64 {
+        let groups = self.metadata.metadata().row_groups().iter();
+        let (rows, bytes) = groups.fold((0, 0), |(rows, bytes), group| {
+            (rows + group.num_rows().max(0) as u64, bytes + group.compressed_size().max(0) as u64)
+        });
+        bytes.checked_div(rows).unwrap_or(0)
     }
 
     /// Leaves out rows of images whose keys cannot be the sought ones.
@@ -419,6 +485,12 @@ impl DataReader {
         self.rows.clone().unwrap_or_else(|| vec![all]).into_iter().flatten()
     }
 
+    /// How many rows are read.
+    pub fn selected_rows(&self) -> u64 {
+        let all = || self.metadata.metadata().file_metadata().num_rows().max(0) as u64;
+        self.rows.as_ref().map_or_else(all, |rows| rows.iter().map(|rows| rows.end - rows.start).sum())
+    }
+
     /// How many rows a batch has: fewer where they are large.
     pub fn batch_rows(&self) -> usize {
         let groups = self.metadata.metadata().row_groups().iter();
@@ -432,17 +504,11 @@ impl DataReader {
     /// The rows, batch by batch.
     pub fn stream(self) -> Result<impl futures::Stream<Item = Result<RecordBatch>> + Send + Unpin + use<>> {
         let batch_rows = self.batch_rows();
-        let DataReader { store, path, object, metadata, columns, rows } = self;
+        let DataReader { store, path, object, metadata, mask, rows } = self;
         let total = metadata.metadata().file_metadata().num_rows().max(0) as usize;
-        let mut builder =
-            ParquetRecordBatchStreamBuilder::new_with_metadata(object, metadata).with_batch_size(batch_rows);
-        if let Some(columns) = columns {
-            let roots = builder.parquet_schema().root_schema().get_fields().iter().enumerate();
-            let is_wanted = |name: &str| columns.iter().any(|column| column == name);
-            let wanted: Vec<usize> = roots.filter(|(_, field)| is_wanted(field.name())).map(|(at, _)| at).collect();
-            let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-            builder = builder.with_projection(mask);
-        }
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(object, metadata)
+            .with_batch_size(batch_rows)
+            .with_projection(mask);
         if let Some(rows) = rows {
             let ranges = rows.into_iter().map(|rows| rows.start as usize..rows.end as usize);
             builder = builder.with_row_selection(RowSelection::from_consecutive_ranges(ranges, total));

@@ -15,8 +15,9 @@ use std::collections::{HashMap, HashSet};
 use arrow::datatypes::Schema;
 use chrono::{DateTime, TimeDelta, Utc};
 use object_store::ObjectMeta;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::commit::{self, Remove};
 use super::delta::{Appended, DataFile, DeltaTable, Replacement};
 use super::file::StagedFile;
 use super::layout::TablePath;
@@ -50,6 +51,9 @@ pub struct Deleted {
     pub bytes: u64,
     /// Files of the Delta log.
     pub log_files: usize,
+    /// Data files that were replaced and stay until the retention has passed.
+    #[serde(skip)]
+    pub waiting: usize,
 }
 
 /// See the module's documentation.
@@ -135,52 +139,53 @@ impl MaintainedTable {
     /// Deletes what the module's documentation allows; `claimed` is when the archive's writer became it. `None` where
     /// somebody else maintains the table: then nothing is deleted.
     pub async fn clean(&mut self, before: DateTime<Utc>, claimed: Option<DateTime<Utc>>) -> Result<Option<Deleted>> {
-        let listed = self.store.list(self.table.directory()).await?;
-        let log = format!("{}/_delta_log/", self.table.directory());
-        let (log, data): (Vec<ObjectMeta>, Vec<ObjectMeta>) =
-            listed.into_iter().partition(|object| object.location.as_ref().starts_with(&log));
-        let Some(unused) = self.unused(data, before, claimed).await? else { return Ok(None) };
-        let mut deleted =
-            Deleted { files: unused.len(), bytes: unused.iter().map(|file| file.size).sum(), log_files: 0 };
-        self.store.delete(unused.into_iter().map(|file| file.location).collect()).await?;
+        let mut unused = self.unused(before, claimed).await?;
+        if !unused.orphans.is_empty() {
+            // Who staged one of them before this commit can commit it no more.
+            if !self.commit(&[], &[], false).await? {
+                return Ok(None);
+            }
+            self.leave_out_active(&mut unused.orphans).await?;
+        }
+        let mut deleted = unused.counted();
+        let files = unused.replaced.into_iter().chain(unused.orphans);
+        self.store.delete(files.map(|file| file.location).collect()).await?;
         // Only now: the log's files say what was removed and when.
-        let old = LogFiles::of(log);
-        if old.newest_checkpoint() + COMMITS_WITHOUT_CHECKPOINT <= self.table.version() {
+        if unused.log.newest_checkpoint() + COMMITS_WITHOUT_CHECKPOINT <= self.table.version() {
             self.table.checkpoint().await?;
         }
-        let old = old.outdated(before);
+        let old = unused.log.outdated(before);
         deleted.log_files = old.len();
         self.store.delete(old).await?;
         Ok(Some(deleted))
     }
 
-    async fn unused(
-        &mut self,
-        mut data: Vec<ObjectMeta>,
-        before: DateTime<Utc>,
-        claimed: Option<DateTime<Utc>>,
-    ) -> Result<Option<Vec<ObjectMeta>>> {
-        data.retain(|file| file.location.as_ref().ends_with(DATA_FILE) && file.last_modified < before);
+    /// What [`clean`](MaintainedTable::clean) would delete now; nothing is changed.
+    pub async fn would_delete(&self, before: DateTime<Utc>, claimed: Option<DateTime<Utc>>) -> Result<Deleted> {
+        let unused = self.unused(before, claimed).await?;
+        let counted = unused.counted();
+        Ok(Deleted { log_files: unused.log.outdated(before).len(), ..counted })
+    }
+
+    async fn unused(&self, before: DateTime<Utc>, claimed: Option<DateTime<Utc>>) -> Result<Unused> {
+        let listed = self.store.list(self.table.directory()).await?;
+        let log = format!("{}/_delta_log/", self.table.directory());
+        let (log, mut data): (Vec<ObjectMeta>, Vec<ObjectMeta>) =
+            listed.into_iter().partition(|object| object.location.as_ref().starts_with(&log));
+        data.retain(|file| file.location.as_ref().ends_with(DATA_FILE));
         let removed = self.removed().await?;
         self.leave_out_active(&mut data).await?;
         let staged_before = claimed.map(|claimed| (claimed - CLOCKS).min(before));
-        let mut orphans = false;
-        data.retain(|file| match removed.get(file.location.as_ref()) {
-            Some(since) => *since < before,
-            None => {
-                let is_orphan = staged_before.is_some_and(|time| file.last_modified < time);
-                orphans |= is_orphan;
-                is_orphan
+        let mut unused = Unused { replaced: Vec::new(), orphans: Vec::new(), waiting: 0, log: LogFiles::of(log) };
+        for file in data {
+            match removed.get(file.location.as_ref()) {
+                Some(since) if *since < before && file.last_modified < before => unused.replaced.push(file),
+                Some(_) => unused.waiting += 1,
+                None if staged_before.is_some_and(|time| file.last_modified < time) => unused.orphans.push(file),
+                None => {}
             }
-        });
-        if orphans {
-            // Who staged one of them before this commit can commit it no more.
-            if !self.commit(&[], &[], false).await? {
-                return Ok(None);
-            }
-            self.leave_out_active(&mut data).await?;
         }
-        Ok(Some(data))
+        Ok(unused)
     }
 
     async fn leave_out_active(&self, data: &mut Vec<ObjectMeta>) -> Result<()> {
@@ -193,13 +198,12 @@ impl MaintainedTable {
     async fn removed(&self) -> Result<HashMap<String, DateTime<Utc>>> {
         let directory = self.table.directory();
         let (mut removed, mut version) = (HashMap::new(), self.number);
-        while version > 0 {
-            let path = format!("{directory}/_delta_log/{version:020}.json");
-            let Some(commit) = self.store.read(&path).await? else { break };
+        while let Ok(before) = u64::try_from(version)
+            && before > 0
+        {
+            let Some(actions) = commit::read(&self.store, directory, before).await? else { break };
             version = 0;
-            for line in commit.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let action: Action = serde_json::from_slice(line)
-                    .map_err(|error| Failure::failed(format!("archive {}: {path}: {error}", self.store)))?;
+            for action in actions {
                 if let Some(Remove { path, deletion_timestamp }) = action.remove {
                     let time = DateTime::from_timestamp_millis(deletion_timestamp.unwrap_or(i64::MAX));
                     removed.insert(full_path(directory, &path)?, time.unwrap_or(DateTime::<Utc>::MAX_UTC));
@@ -211,29 +215,27 @@ impl MaintainedTable {
     }
 }
 
+/// Files that nobody needs.
+struct Unused {
+    /// Others have taken their place.
+    replaced: Vec<ObjectMeta>,
+    /// They are in no version of the table.
+    orphans: Vec<ObjectMeta>,
+    /// How many were replaced too, but not long enough ago.
+    waiting: usize,
+    log: LogFiles,
+}
+
+impl Unused {
+    fn counted(&self) -> Deleted {
+        let files = || self.replaced.iter().chain(&self.orphans);
+        let bytes = files().map(|file| file.size).sum();
+        Deleted { files: files().count(), bytes, log_files: 0, waiting: self.waiting }
+    }
+}
+
 async fn number_of(table: &DeltaTable) -> Result<i64> {
     Ok(table.progress(MAINTENANCE).await?.unwrap_or(0))
-}
-
-/// The actions of a commit that matter here (Delta protocol, "Actions").
-#[derive(Deserialize)]
-struct Action {
-    remove: Option<Remove>,
-    txn: Option<Txn>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Remove {
-    path: String,
-    deletion_timestamp: Option<i64>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Txn {
-    app_id: String,
-    version: i64,
 }
 
 /// What lies in a table's `_delta_log`.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::catalog::{self, SourceTable};
 use super::copy_ranges::{Range, Ranges, TableSize};
-use super::open_file::{BATCH_BYTES, OpenFile};
+use super::open_file::{BATCH_BYTES, OpenFile, joined};
 use super::throttle::Throttle;
 use crate::archive::{FileEncoder, RELATION_KEY, StagedFile, Store, TablePath, log};
 use crate::columnar::{BinaryForm, ImageBuilder};
@@ -213,6 +213,8 @@ struct ImageFiles<'a> {
     lsn: Lsn,
     builder: ImageBuilder,
     open: Option<OpenFile>,
+    /// The file before, on its way into the store while rows go on.
+    staging: Option<JoinHandle<Result<StagedFile>>>,
     files: Vec<StagedFile>,
     /// An empty table gets a file too: an image without files could not be told from none.
     even_empty: bool,
@@ -221,7 +223,7 @@ struct ImageFiles<'a> {
 impl<'a> ImageFiles<'a> {
     fn new(store: &'a Store, relation: &'a RelationVersion, lsn: Lsn) -> ImageFiles<'a> {
         let builder = ImageBuilder::new(relation);
-        ImageFiles { store, relation, lsn, builder, open: None, files: Vec::new(), even_empty: false }
+        ImageFiles { store, relation, lsn, builder, open: None, staging: None, files: Vec::new(), even_empty: false }
     }
 
     async fn write_when_full(&mut self) -> Result<()> {
@@ -254,20 +256,29 @@ impl<'a> ImageFiles<'a> {
     }
 
     async fn close(&mut self, file: OpenFile) -> Result<()> {
-        let path = TablePath::Images(self.relation.name.clone());
-        self.files.push(file.finish().await?.stage(self.store, &path).await?);
+        self.settle().await?;
+        let (store, path) = (self.store.clone(), TablePath::Images(self.relation.name.clone()));
+        self.staging = Some(tokio::spawn(async move { file.finish().await?.stage(&store, &path).await }));
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        if let Some(staging) = self.staging.take() {
+            self.files.push(joined(staging.await)?);
+        }
         Ok(())
     }
 
     /// Writes the rest.
     async fn finish(mut self) -> Result<Vec<StagedFile>> {
-        let has_none = self.files.is_empty() && self.open.is_none();
+        let has_none = self.files.is_empty() && self.staging.is_none() && self.open.is_none();
         if self.builder.rows() > 0 || (has_none && self.even_empty) {
             self.write_batch().await?;
         }
         if let Some(last) = self.open.take() {
             self.close(last).await?;
         }
+        self.settle().await?;
         Ok(self.files)
     }
 }

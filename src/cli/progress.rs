@@ -13,6 +13,7 @@ use super::output::{human, print_text};
 use crate::capture::source_check::SourceFacts;
 use crate::capture::{Chosen, ImageProgress, InitSteps, RunEvents};
 use crate::failure::Failure;
+use crate::maintenance::Published;
 use crate::model::{Freshness, Lsn};
 
 /// How often a plain line says how far a base image is.
@@ -163,6 +164,8 @@ enum Event {
 /// Logs what happens while the archiver runs.
 pub(super) struct RunShown {
     pub(super) json: bool,
+    /// For maintenance.
+    pub(super) published: Published,
 }
 
 impl RunEvents for RunShown {
@@ -179,6 +182,7 @@ impl RunEvents for RunShown {
     }
 
     fn published(&self, publication: &crate::archive::Publication) {
+        self.published.note(publication);
         tracing::debug!("published {} transactions up to {}", publication.transactions.len(), publication.end);
     }
 

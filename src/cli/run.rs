@@ -71,11 +71,12 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     });
     let (running, in_progress) = watch::channel(Running::default());
     tokio::spawn(tell_of_large(in_progress));
-    let maintained = context.config.maintenance.clone();
+    let (maintained, published) = (context.config.maintenance.clone(), maintenance::Published::default());
     let keeping = (!args.no_maintenance && !maintained.off)
-        .then(|| tokio::spawn(maintenance::keep(store.clone(), maintained.policy(), stop.clone())));
+        .then(|| tokio::spawn(maintenance::keep(store.clone(), maintained.policy(), published.clone(), stop.clone())));
     let outcome =
-        capture::run(&source, &store, &settings, until, stop, running, &RunShown { json: context.json }).await;
+        capture::run(&source, &store, &settings, until, stop, running, &RunShown { json: context.json, published })
+            .await;
     // It can be cut off anywhere, as by a crash.
     keeping.iter().for_each(tokio::task::JoinHandle::abort);
     let outcome = outcome?;

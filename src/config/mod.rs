@@ -80,6 +80,9 @@ pub struct MaintenanceConfig {
     /// A table gets another base image when its changes since the newest one are as large as that, and at least this
     /// large: "16MB" by default.
     pub image_floor: Option<ByteSize>,
+    /// A table that has changed gets another base image when the newest one is this old, however few its changes: "7d";
+    /// never by default.
+    pub image_age: Option<Span>,
 }
 
 impl MaintenanceConfig {
@@ -90,6 +93,7 @@ impl MaintenanceConfig {
             interval: self.interval.map_or(default.interval, |span| span.0),
             retention: self.retention.map_or(default.retention, |span| span.0),
             image_floor_bytes: self.image_floor.map_or(default.image_floor_bytes, |size| size.0),
+            image_age: self.image_age.map(|span| span.0),
             ..default
         }
     }

@@ -7,6 +7,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde_json::{Map, Value as Json};
 
+use super::gathering::Gather;
 use super::table_at::TableAt;
 use crate::columnar::{ImageBuilder, RowText, Storage, image_schema};
 use crate::copy_format::{write_csv_header, write_csv_row};
@@ -80,17 +81,35 @@ impl<'a> Gathered<'a> {
     }
 }
 
+/// Rows as CSV.
+#[derive(Debug, Clone, Default)]
+struct CsvRows {
+    bytes: Vec<u8>,
+    rows: u64,
+}
+
+impl Gather for CsvRows {
+    fn add(&mut self, row: &RowText) {
+        write_csv_row(&mut self.bytes, row.fields());
+        self.rows += 1;
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 async fn csv(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
-    let mut gathered = Gathered::new(out);
-    write_csv_header(&mut gathered.bytes, table.relation().columns.iter().map(|column| column.name.as_str()));
+    let mut header = Vec::new();
+    write_csv_header(&mut header, table.relation().columns.iter().map(|column| column.name.as_str()));
+    out.write_all(&header).map_err(unwritable)?;
     let mut rows = 0;
-    let mut sink = |row: &RowText| {
-        write_csv_row(&mut gathered.bytes, row.fields());
-        rows += 1;
-        gathered.pass_on_when_full()
+    let mut take = |gathered: CsvRows| {
+        rows += gathered.rows;
+        out.write_all(&gathered.bytes).map_err(unwritable)
     };
-    table.for_each_row(None, &mut sink).await?;
-    gathered.finish()?;
+    table.gather(CsvRows::default(), &mut take).await?;
+    out.flush().map_err(unwritable)?;
     Ok(rows)
 }
 

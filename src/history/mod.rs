@@ -2,7 +2,11 @@
 //!
 //! [`resolve`] turns what somebody wrote into a [`Cut`] of history; [`TableAt`] reads a table there.
 
+mod changes;
 mod export;
+mod gathering;
+mod latest;
+mod overlaid;
 mod overlay;
 mod point;
 mod table_at;
@@ -10,7 +14,9 @@ mod table_at;
 #[cfg(test)]
 mod tests;
 
+pub use changes::KeySet;
 pub use export::{ExportFormat, export, json_row};
-pub use overlay::{KeySet, TouchedKeys, touched_keys};
+pub use gathering::Gather;
+pub use overlay::{TouchedKeys, touched_keys};
 pub use point::{Cut, Resolver, resolve, shown_time, source_position};
 pub use table_at::TableAt;

@@ -1,38 +1,33 @@
 //! One table as it was at a point.
 //!
-//! The newest base image before the point is streamed, without the rows that changes since then have
-//! touched; then come the rows that those changes left, fetched from where they lie.
+//! The newest base image before the point is read, without the rows that changes since then have touched, and the rows
+//! that those changes left, from where they lie. Which these are the last change of each key says where keys are unique
+//! ([`super::latest`]), and else every change, in the order of history ([`super::overlaid`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use futures::TryStreamExt as _;
-
-use super::overlay::{self, KeySet, Overlay, Place, Source};
-use crate::archive::{Archive, DataFile, DataReader, Image};
-use crate::columnar::{RowReader, RowText, Wanted, names};
+use super::changes::{KeySet, Range};
+use super::gathering::{FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
+use super::latest::Latest;
+use super::overlay;
+use crate::archive::{Archive, DataFile, Image};
+use crate::columnar::RowText;
 use crate::failure::{Failure, Result};
 use crate::model::{Column, Identity, Lsn, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
 
 /// What a row is given to.
 pub type RowSink<'a> = dyn FnMut(&RowText) -> Result<()> + Send + 'a;
 
-/// The same, with the row's key.
-type KeyedSink<'a> = dyn FnMut(&RowText, &[u8]) -> Result<()> + Send + 'a;
-
-/// The same for a version of a row, with the columns that it left out.
-type VersionSink<'a> = dyn FnMut(usize, &RowText, Vec<usize>, &[u8]) -> Result<()> + Send + 'a;
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct TableAt {
-    archive: Archive,
-    relation: RelationVersion,
+    pub(super) archive: Archive,
+    pub(super) relation: RelationVersion,
     /// Every name that it had until then.
     names: Vec<TableName>,
     /// The columns by which its rows are told apart.
-    key: Vec<Column>,
-    base: Base,
+    pub(super) key: Vec<Column>,
+    pub(super) base: Base,
     /// Changes from here on are not in the base.
     from: Position,
     cut: Position,
@@ -40,7 +35,7 @@ pub struct TableAt {
 
 /// Where the rows come from that no change since has touched.
 #[derive(Debug)]
-enum Base {
+pub(super) enum Base {
     /// There were none.
     Nothing,
     Image(Image),
@@ -128,48 +123,100 @@ impl TableAt {
     /// Gives every row, in no order, its fields in the order of [`TableAt::relation`]. With `only`, rows
     /// under other keys are left out.
     pub async fn for_each_row(&self, only: Option<&KeySet>, sink: &mut RowSink<'_>) -> Result<()> {
-        if let Base::Leaves(leaves) = &self.base {
-            for leaf in leaves {
-                self.rows_of_leaf(leaf, sink).await?;
+        match &self.base {
+            Base::Leaves(leaves) => {
+                for leaf in leaves {
+                    self.rows_of_leaf(leaf, sink).await?;
+                }
+                Ok(())
             }
-            return Ok(());
+            _ if only.is_none() && self.has_unique_key() => {
+                self.latest_rows(Texts::default(), &mut |rows: Texts| rows.for_each(sink)).await
+            }
+            _ => self.overlaid_rows(only, sink).await,
         }
-        let range = overlay::Range {
+    }
+
+    /// The same for every row, many at once, made ready by several threads.
+    pub async fn gather<G: Gather>(&self, empty: G, take: &mut Take<'_, G>) -> Result<()> {
+        if self.has_unique_key() {
+            return self.latest_rows(empty, take).await;
+        }
+        let mut gathering = Gathering::new(empty, take);
+        self.for_each_row(None, &mut |row| gathering.add(row)).await?;
+        gathering.hand_on()
+    }
+
+    /// Whether at any time at most one row stands under a key.
+    fn has_unique_key(&self) -> bool {
+        matches!(self.relation.identity, Identity::Default | Identity::Index) && !self.key.is_empty()
+    }
+
+    pub(super) fn range(&self) -> Range<'_> {
+        Range {
             archive: &self.archive,
             names: &self.names,
             oid: self.relation.oid,
             key: &self.key,
             from: self.from,
             to: self.cut,
+        }
+    }
+
+    /// The rows where keys are unique: those that the last changes of their keys left, and those of the base that no
+    /// change touched.
+    async fn latest_rows<G: Gather>(&self, empty: G, take: &mut Take<'_, G>) -> Result<()> {
+        let latest = Arc::new(Latest::read(&self.range()).await?);
+        let shape = Arc::new(Shape { columns: self.relation.columns.clone(), key: self.key.clone() });
+        let rows_of = |file: &DataFile, rows: Option<Vec<u32>>, without: Option<Arc<Latest>>| FileRows {
+            archive: self.archive.clone(),
+            shape: Arc::clone(&shape),
+            file: file.clone(),
+            rows,
+            without,
         };
-        let (mut overlay, read) = Overlay::read(&range, only).await?;
-        let read = read.as_deref();
-        let mut borrowed = Borrowed::of(&overlay);
-        let mut wanted = |row: &RowText, key: &[u8]| {
-            if only.is_none_or(|only| only.contains(key)) { sink(row) } else { Ok(()) }
-        };
-        if !overlay.image_dropped || borrowed.needs_image() {
-            match &self.base {
-                Base::Nothing | Base::Leaves(_) => {}
-                Base::Image(image) => {
-                    for file in &image.files {
-                        self.image_rows(file, &mut overlay, read, &mut borrowed, &mut wanted).await?;
-                    }
-                }
-                Base::State(state) => {
-                    Box::pin(self.state_rows(state, &mut overlay, read, &mut borrowed, &mut wanted)).await?;
-                }
+        let mut files = Vec::new();
+        match &self.base {
+            _ if latest.is_truncated() => {}
+            Base::Nothing | Base::Leaves(_) => {}
+            Base::Image(image) => {
+                let touched = || (!latest.is_empty()).then(|| Arc::clone(&latest));
+                files.extend(image.files.iter().map(|file| rows_of(file, None, touched())));
+            }
+            Base::State(state) => {
+                let mut gathering = Gathering::new(empty.clone(), take);
+                self.untouched_rows(state, &latest, &mut |row| gathering.add(row)).await?;
+                gathering.hand_on()?;
             }
         }
-        self.changed_rows(&overlay, &mut borrowed, &mut wanted).await
+        let changed = latest.files.iter().zip(latest.rows()).filter(|(_, rows)| !rows.is_empty());
+        files.extend(changed.map(|(file, rows)| rows_of(file, Some(rows), None)));
+        in_parallel(files, empty.clone(), take).await?;
+        let incomplete = latest.incomplete();
+        if incomplete.is_empty() {
+            return Ok(());
+        }
+        drop(latest);
+        let mut gathering = Gathering::new(empty, take);
+        self.overlaid_rows(Some(&incomplete), &mut |row| gathering.add(row)).await?;
+        gathering.hand_on()
     }
 
-    fn columns_in<'r>(&'r self, relation: &'r RelationVersion) -> Vec<Wanted<'r>> {
-        self.relation.columns.iter().map(|column| overlay::wanted_in(column, relation)).collect()
+    /// The rows of a state that stands in for an image, as far as no change touched their keys.
+    async fn untouched_rows(&self, state: &TableAt, latest: &Latest, sink: &mut RowSink<'_>) -> Result<()> {
+        let places = self.places_in(state);
+        let mut text = RowText::default();
+        let mut give = |row: &RowText| {
+            rearrange(row, &places, &mut text);
+            if latest.touches(&self.key_of(&text)) { Ok(()) } else { sink(&text) }
+        };
+        Box::pin(state.for_each_row(None, &mut give)).await
     }
 
-    fn keys_in<'r>(&'r self, relation: &'r RelationVersion) -> Vec<Wanted<'r>> {
-        self.key.iter().map(|column| overlay::wanted_in(column, relation)).collect()
+    /// Where the columns are in the rows of a state that stands in for an image.
+    pub(super) fn places_in<'a>(&'a self, state: &TableAt) -> Vec<(Option<usize>, Option<&'a str>)> {
+        let columns = self.relation.columns.iter();
+        columns.map(|column| (state.relation.position_of(column), column.missing.as_deref())).collect()
     }
 
     /// A leaf can have the columns in another order, and numbers of its own.
@@ -182,165 +229,6 @@ impl TableAt {
             sink(&text)
         };
         Box::pin(leaf.for_each_row(None, &mut give)).await
-    }
-
-    /// The rows of a state that stands in for an image.
-    async fn state_rows(
-        &self,
-        state: &TableAt,
-        overlay: &mut Overlay,
-        only: Option<&KeySet>,
-        borrowed: &mut Borrowed,
-        sink: &mut KeyedSink<'_>,
-    ) -> Result<()> {
-        let columns = self.relation.columns.iter();
-        let places: Vec<_> =
-            columns.map(|column| (state.relation.position_of(column), column.missing.as_deref())).collect();
-        let mut text = RowText::default();
-        let mut give = |row: &RowText| {
-            rearrange(row, &places, &mut text);
-            let key = self.key_of(&text);
-            if only.is_some_and(|only| !only.contains(key.as_slice())) {
-                return Ok(());
-            }
-            let taken = overlay.takes_from_image(&key);
-            if borrowed.wants_image_row(&key) {
-                borrowed.keep_image_row(&key, text.clone());
-            }
-            if taken || overlay.image_dropped { Ok(()) } else { sink(&text, &key) }
-        };
-        Box::pin(state.for_each_row(None, &mut give)).await
-    }
-
-    async fn image_rows(
-        &self,
-        file: &DataFile,
-        overlay: &mut Overlay,
-        only: Option<&KeySet>,
-        borrowed: &mut Borrowed,
-        sink: &mut KeyedSink<'_>,
-    ) -> Result<()> {
-        let reader = match only {
-            Some(_) => self.archive.read_some(file).await?,
-            None => self.archive.read(file, None).await?,
-        };
-        let relation = reader.relation()?;
-        let columns = self.columns_in(&relation);
-        let keys = self.keys_in(&relation);
-        let selects = only.is_some() || overlay.touches_image() || borrowed.needs_image();
-        let reader = match only {
-            Some(only) => rows_with_keys(reader.select_keys(&overlay::key_bounds(&keys, only)), &keys, only).await?,
-            None => reader,
-        };
-        let mut batches = reader.stream()?;
-        let (mut key, mut text) = (Vec::new(), RowText::default());
-        while let Some(batch) = batches.try_next().await? {
-            let rows = RowReader::new(&batch, &columns)?;
-            let row_keys = RowReader::new(&batch, &keys)?;
-            for row in 0..batch.num_rows() {
-                if selects {
-                    row_keys.read_key(row, &mut key);
-                    let taken = overlay.takes_from_image(&key);
-                    if borrowed.wants_image_row(&key) {
-                        rows.read(row, &mut text);
-                        borrowed.keep_image_row(&key, text.clone());
-                    }
-                    if taken || overlay.image_dropped {
-                        continue;
-                    }
-                }
-                rows.read(row, &mut text);
-                sink(&text, &key)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The rows that the changes left, file by file.
-    async fn changed_rows(&self, overlay: &Overlay, borrowed: &mut Borrowed, sink: &mut KeyedSink<'_>) -> Result<()> {
-        let mut by_file: BTreeMap<u32, Vec<(u32, usize)>> = BTreeMap::new();
-        let wanted = overlay.live().chain(borrowed.versions.iter().copied());
-        for version in wanted {
-            let Place { file, row } = overlay.versions[version].place;
-            by_file.entry(file).or_default().push((row, version));
-        }
-        let mut kept: HashMap<usize, (RowText, Vec<usize>)> = HashMap::new();
-        for (file, mut rows) in by_file {
-            rows.sort_unstable();
-            rows.dedup();
-            let mut take = |version: usize, text: &RowText, missing: Vec<usize>, key: &[u8]| -> Result<()> {
-                let needed = borrowed.versions.contains(&version);
-                if needed || overlay.versions[version].base.is_some() {
-                    kept.insert(version, (text.clone(), missing));
-                    return Ok(());
-                }
-                sink(text, key)
-            };
-            self.fetch(&overlay.files[file as usize], &rows, &mut take).await?;
-        }
-        self.completed_rows(overlay, borrowed, &kept, sink)
-    }
-
-    async fn fetch(&self, file: &DataFile, rows: &[(u32, usize)], take: &mut VersionSink<'_>) -> Result<()> {
-        let reader = self.archive.read_some(file).await?;
-        let relation = reader.relation()?;
-        let columns = self.columns_in(&relation);
-        let keys = self.keys_in(&relation);
-        let positions: Vec<u32> = rows.iter().map(|(row, _)| *row).collect();
-        let mut batches = reader.select(selection(&positions)).stream()?;
-        let mut versions = rows.iter().map(|(_, version)| *version);
-        let (mut text, mut key) = (RowText::default(), Vec::new());
-        while let Some(batch) = batches.try_next().await? {
-            let reader = RowReader::new(&batch, &columns)?;
-            let row_keys = RowReader::new(&batch, &keys)?;
-            for (row, version) in (0..batch.num_rows()).zip(versions.by_ref()) {
-                reader.read(row, &mut text);
-                row_keys.read_key(row, &mut key);
-                take(version, &text, self.missing_columns(&relation, &batch, row), &key)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The positions of the columns that an update left out.
-    fn missing_columns(&self, relation: &RelationVersion, batch: &RecordBatch, row: usize) -> Vec<usize> {
-        let Some(missing) = batch.column_by_name(names::MISSING).and_then(|column| column.as_list_opt::<i32>()) else {
-            return Vec::new();
-        };
-        if missing.is_null(row) {
-            return Vec::new();
-        }
-        let listed = missing.value(row);
-        let Some(listed) = listed.as_string_opt::<i32>() else { return Vec::new() };
-        let left_out =
-            relation.columns.iter().filter(|column| listed.iter().flatten().any(|name| name == column.stored));
-        left_out.filter_map(|column| self.relation.position_of(column)).collect()
-    }
-
-    /// Fills in what updates left out, and gives those rows.
-    fn completed_rows(
-        &self,
-        overlay: &Overlay,
-        borrowed: &Borrowed,
-        kept: &HashMap<usize, (RowText, Vec<usize>)>,
-        sink: &mut KeyedSink<'_>,
-    ) -> Result<()> {
-        let live = overlay.live().filter(|version| kept.contains_key(version));
-        for version in live {
-            let mut text = RowText::default();
-            for at in 0..self.relation.columns.len() {
-                let holder = borrowed.find(overlay, kept, version, at)?;
-                text.push_with(|out| match holder.field(at) {
-                    Some(bytes) => {
-                        out.extend_from_slice(bytes);
-                        true
-                    }
-                    None => false,
-                });
-            }
-            sink(&text, &self.key_of(&text))?;
-        }
-        Ok(())
     }
 
     /// The key of a row in this table's columns.
@@ -427,77 +315,8 @@ async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Res
     Ok(None)
 }
 
-/// Rows that are not in the state themselves but hold values that updates left out.
-#[derive(Debug, Default)]
-struct Borrowed {
-    /// Versions in the changes.
-    versions: std::collections::HashSet<usize>,
-    /// Rows of the image, filled in when they are met.
-    image: HashMap<overlay::Key, Option<RowText>>,
-}
-
-impl Borrowed {
-    fn of(overlay: &Overlay) -> Borrowed {
-        let mut borrowed = Borrowed::default();
-        for version in overlay.live() {
-            let mut next = overlay.versions[version].base.as_ref();
-            while let Some(base) = next {
-                match base {
-                    Source::Image(key) => {
-                        borrowed.image.insert(key.clone(), None);
-                        next = None;
-                    }
-                    Source::Version(before) => {
-                        borrowed.versions.insert(*before);
-                        next = overlay.versions[*before].base.as_ref();
-                    }
-                }
-            }
-        }
-        borrowed
-    }
-
-    fn needs_image(&self) -> bool {
-        !self.image.is_empty()
-    }
-
-    fn wants_image_row(&self, key: &[u8]) -> bool {
-        self.image.get(key).is_some_and(Option::is_none)
-    }
-
-    fn keep_image_row(&mut self, key: &[u8], text: RowText) {
-        if let Some(slot) = self.image.get_mut(key) {
-            *slot = Some(text);
-        }
-    }
-
-    /// The version or image row that holds a column's value for a version.
-    fn find<'k>(
-        &'k self,
-        overlay: &Overlay,
-        kept: &'k HashMap<usize, (RowText, Vec<usize>)>,
-        mut version: usize,
-        column: usize,
-    ) -> Result<&'k RowText> {
-        let lost = || {
-            Failure::failed(format!("a value of column {} is not in the archive where it should be", column + 1))
-                .remedy("the store has lost objects of the archive")
-        };
-        loop {
-            let (text, missing) = kept.get(&version).ok_or_else(lost)?;
-            if !missing.contains(&column) {
-                return Ok(text);
-            }
-            match overlay.versions[version].base.as_ref().ok_or_else(lost)? {
-                Source::Version(before) => version = *before,
-                Source::Image(key) => return self.image.get(key).and_then(Option::as_ref).ok_or_else(lost),
-            }
-        }
-    }
-}
-
 /// Replaces `text` by a row's fields in another order: each from its position, or the constant where it has none.
-fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)], text: &mut RowText) {
+pub(super) fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)], text: &mut RowText) {
     text.clear();
     for (position, constant) in places {
         let value = match position {
@@ -506,34 +325,4 @@ fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)], text: &mut
         };
         text.push_with(|out| value.map(|value| out.extend_from_slice(value)).is_some());
     }
-}
-
-/// A file of an image, restricted to the rows with these keys.
-async fn rows_with_keys(reader: DataReader, keys: &[Wanted<'_>], only: &KeySet) -> Result<DataReader> {
-    let mut wanted = vec![names::EXACT];
-    wanted.extend(keys.iter().filter_map(overlay::stored_name));
-    let (mut numbers, mut batches) = (reader.row_numbers(), reader.columns(&wanted).stream()?);
-    let (mut found, mut key) = (Vec::new(), Vec::new());
-    while let Some(batch) = batches.try_next().await? {
-        let rows = RowReader::new(&batch, keys)?;
-        for (row, number) in (0..batch.num_rows()).zip(numbers.by_ref()) {
-            rows.read_key(row, &mut key);
-            if only.contains(key.as_slice()) {
-                found.push(number as u32);
-            }
-        }
-    }
-    Ok(reader.select(selection(&found)))
-}
-
-/// The rows of a file at these positions, which ascend, as ranges.
-fn selection(rows: &[u32]) -> Vec<std::ops::Range<u64>> {
-    let mut ranges: Vec<std::ops::Range<u64>> = Vec::new();
-    for row in rows.iter().map(|row| u64::from(*row)) {
-        match ranges.last_mut() {
-            Some(last) if last.end == row => last.end += 1,
-            _ => ranges.push(row..row + 1),
-        }
-    }
-    ranges
 }

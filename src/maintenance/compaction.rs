@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Fields, Schema};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
 
 use super::Policy;
 use super::clustering::{Order, Writing};
@@ -45,6 +46,53 @@ pub(super) async fn compact(
             return Ok(false);
         }
     }
+}
+
+/// What merging a table's small files would come to: how many and how many bytes are merged, and about how many files
+/// they become. Nothing is changed.
+pub(super) async fn plan(
+    archive: &Archive,
+    table: &MaintainedTable,
+    policy: &Policy,
+    watermark: Lsn,
+) -> Result<PlannedMerge> {
+    let mut files = small_files(table, policy, watermark).await?;
+    let mut kinds = HashMap::new();
+    learn_kinds(archive, &files, &mut kinds).await?;
+    let before: HashMap<String, u64> = files.iter().map(|file| (file.path.clone(), file.size)).collect();
+    let mut large = 0;
+    while let Some((kind, merged)) = next_merge(&files, &kinds, policy) {
+        let bytes = merged.iter().map(|file| file.size).sum::<u64>();
+        let gone = |file: &DataFile| merged.iter().any(|merged| merged.path == file.path);
+        let place = files.iter().position(gone).unwrap_or(0);
+        files.retain(|file| !gone(file));
+        if !policy.tiers.is_small(bytes) {
+            large += bytes.div_ceil(policy.tiers.target_bytes.max(1)) as usize;
+            continue;
+        }
+        let lsns = merged.iter().filter_map(|file| file.lsns);
+        let lsns = lsns.reduce(|(first, last), (from, to)| (first.min(from), last.max(to)));
+        let Some(file) = merged.into_iter().next() else { break };
+        let path = format!("{}+{bytes}", file.path);
+        kinds.insert(path.clone(), kind);
+        files.insert(place, DataFile { path, size: bytes, lsns, ..file });
+    }
+    let kept: Vec<&DataFile> = files.iter().filter(|file| before.contains_key(&file.path)).collect();
+    Ok(PlannedMerge {
+        files: before.len() - kept.len(),
+        bytes: before.values().sum::<u64>() - kept.iter().map(|file| file.size).sum::<u64>(),
+        into: files.len() - kept.len() + large,
+    })
+}
+
+/// See [`plan`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PlannedMerge {
+    /// How many files are merged.
+    pub files: usize,
+    pub bytes: u64,
+    /// About how many files they become.
+    pub into: usize,
 }
 
 /// Files, and those that can take their place; `None` where no merge pays.

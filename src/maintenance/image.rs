@@ -1,11 +1,14 @@
 //! Base images by policy: when reading a table would take longer for its changes than for its image.
 
+use std::time::Duration;
+
+use chrono::Utc;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::mpsc;
 
 use super::Policy;
 use super::clustering::{Order, Rows, Writing};
-use crate::archive::{Archive, DataFile, MaintainedTable, TablePath};
+use crate::archive::{Archive, DataFile, Image, MaintainedTable, TablePath};
 use crate::columnar::{ImageBuilder, RowText, image_schema, image_table_schema};
 use crate::failure::{Category, Failure, Result};
 use crate::history::TableAt;
@@ -21,7 +24,8 @@ const ROWS_BETWEEN_LOOKS: u64 = 256;
 /// What became of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Imaged {
-    NotDue,
+    /// Perhaps after this time, by the image's age alone.
+    NotDue(Option<Duration>),
     Written,
     /// Somebody else maintains the table.
     LeftAlone,
@@ -36,25 +40,16 @@ pub(super) async fn write_when_due(
     policy: &Policy,
     watermark: Lsn,
 ) -> Result<Imaged> {
-    let newest = archive.image(name, watermark).await?;
-    let (since, bytes) =
-        newest.map_or((Lsn::ZERO, 0), |image| (image.lsn, image.files.iter().map(|file| file.size).sum()));
-    if since >= watermark || changed_bytes(changes, since, watermark) < policy.image_due_bytes(bytes) {
-        return Ok(Imaged::NotDue);
-    }
-    let table = match TableAt::find(archive, name, watermark).await {
-        Ok(Some(table)) if !table.relation().partitioned => table,
-        Ok(_) => return Ok(Imaged::NotDue),
-        // Where the state is not known there is none to write.
-        Err(failure) if failure.category() == Category::Refused => return Ok(Imaged::NotDue),
-        Err(failure) => return Err(failure),
+    let table = match to_write(archive, name, changes, policy, watermark).await? {
+        Ok(table) => table,
+        Err(wait) => return Ok(Imaged::NotDue(wait)),
     };
     let path = TablePath::Images(name.clone());
     let schema = image_table_schema(table.relation());
     let mut images = MaintainedTable::open_or_create(archive.store(), &path, &schema).await?;
     // Opened before it is looked at: who writes one after this look is found when ours is to be added.
     if images.files().await?.iter().any(|file| file.image_lsn >= Some(watermark.as_i64())) {
-        return Ok(Imaged::NotDue);
+        return Ok(Imaged::NotDue(None));
     }
     let relation = table.relation().clone();
     let writing = Writing {
@@ -70,6 +65,64 @@ pub(super) async fn write_when_due(
     };
     let files = writing.stage(rows_of(table)).await?;
     Ok(if images.add(&files).await? { Imaged::Written } else { Imaged::LeftAlone })
+}
+
+/// Whether [`write_when_due`] would write an image now.
+pub(super) async fn is_due(
+    archive: &Archive,
+    name: &TableName,
+    changes: &[DataFile],
+    policy: &Policy,
+    watermark: Lsn,
+) -> Result<bool> {
+    Ok(to_write(archive, name, changes, policy, watermark).await?.is_ok())
+}
+
+/// The state to write as an image; where none is due, after which time one may be by its age.
+async fn to_write(
+    archive: &Archive,
+    name: &TableName,
+    changes: &[DataFile],
+    policy: &Policy,
+    watermark: Lsn,
+) -> Result<std::result::Result<TableAt, Option<Duration>>> {
+    let newest = archive.image(name, watermark).await?;
+    if let Due::Later(wait) = due(newest.as_ref(), changes, policy, watermark) {
+        return Ok(Err(wait));
+    }
+    match TableAt::find(archive, name, watermark).await {
+        Ok(Some(table)) if !table.relation().partitioned => Ok(Ok(table)),
+        Ok(_) => Ok(Err(None)),
+        // Where the state is not known there is none to write.
+        Err(failure) if failure.category() == Category::Refused => Ok(Err(None)),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// When an image is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Now,
+    /// After this time even if nothing changes any more; without it only when there are more changes.
+    Later(Option<Duration>),
+}
+
+fn due(newest: Option<&Image>, changes: &[DataFile], policy: &Policy, watermark: Lsn) -> Due {
+    let since = newest.map_or(Lsn::ZERO, |image| image.lsn);
+    let changed = changed_bytes(changes, since, watermark);
+    if since >= watermark || changed == 0 {
+        return Due::Later(None);
+    }
+    let files = newest.map_or_else(Vec::new, |image| image.files.iter().collect());
+    if changed >= policy.image_due_bytes(files.iter().map(|file| file.size).sum()) {
+        return Due::Now;
+    }
+    let Some(oldest) = policy.image_age else { return Due::Later(None) };
+    // Without an image its changes grow old.
+    let begun = if files.is_empty() { changes.iter().collect() } else { files };
+    let written = begun.iter().map(|file| file.written_ms).min().unwrap_or(0);
+    let age = Duration::from_millis(Utc::now().timestamp_millis().abs_diff(written));
+    if age >= oldest { Due::Now } else { Due::Later(Some(oldest - age)) }
 }
 
 /// The size of the files with changes from one LSN up to another.

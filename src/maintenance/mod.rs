@@ -10,22 +10,28 @@
 //! anywhere leaves files that belong to no table, which a later cleaning deletes. Two at a time exclude each other table
 //! by table, see [`crate::archive::MaintainedTable`].
 
+mod agenda;
 mod clustering;
 mod compaction;
 mod image;
+mod plan;
 #[cfg(test)]
 mod tests;
 mod tiers;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use futures::FutureExt as _;
 use serde::Serialize;
 use tokio::sync::watch;
 
+pub use agenda::Published;
+pub use compaction::PlannedMerge;
+pub use plan::{TablePlan, plan};
 pub use tiers::Tiers;
 
+use self::agenda::Agenda;
 use self::image::Imaged;
 use crate::archive::{Archive, DataFile, Deleted, LogTable, MaintainedTable, Store, TablePath};
 use crate::failure::Result;
@@ -39,6 +45,9 @@ pub struct Policy {
     pub image_floor_bytes: u64,
     /// How large those changes become, compared with that image, before another is written.
     pub image_ratio: f64,
+    /// How old the newest base image becomes, or the changes where there is none, before another is written even for few
+    /// changes; never without it.
+    pub image_age: Option<Duration>,
     /// How long a file stays after it was replaced, for who reads an older version of its table.
     pub retention: Duration,
     /// Memory for sorting.
@@ -53,6 +62,7 @@ impl Default for Policy {
             tiers: Tiers { target_bytes: 128 << 20, fan_in: 8 },
             image_floor_bytes: 16 << 20,
             image_ratio: 1.0,
+            image_age: None,
             retention: Duration::from_secs(24 * 60 * 60),
             memory_bytes: 256 << 20,
             interval: Duration::from_secs(60),
@@ -82,6 +92,13 @@ pub struct TableReport {
     pub left_alone: bool,
 }
 
+/// What looking at a table came to.
+struct Looked {
+    report: TableReport,
+    /// When to look again though nothing changes: then something can be deleted, or an image is due.
+    again: Option<Duration>,
+}
+
 /// Maintains every table of an archive, one after the other, until `stop` turns true.
 ///
 /// # Errors
@@ -92,10 +109,14 @@ pub async fn maintain(archive: &Archive, policy: &Policy, stop: &watch::Receiver
         if *stop.borrow() {
             break;
         }
-        let report = maintain_table(archive, &path, policy).boxed().await;
-        reports.extend(report.map_err(|failure| failure.context(format_args!("maintaining {}", path.directory())))?);
+        reports.extend(look_at(archive, &path, policy).await?.map(|looked| looked.report));
     }
     Ok(reports)
+}
+
+async fn look_at(archive: &Archive, path: &TablePath, policy: &Policy) -> Result<Option<Looked>> {
+    let looked = maintain_table(archive, path, policy).boxed().await;
+    looked.map_err(|failure| failure.context(format_args!("maintaining {}", path.directory())))
 }
 
 /// The log first: every reader reads it. A table's images come after its changes, for those decide on them.
@@ -108,7 +129,7 @@ async fn paths(archive: &Archive) -> Result<Vec<TablePath>> {
 }
 
 /// `None` for a table that does not exist yet.
-async fn maintain_table(archive: &Archive, path: &TablePath, policy: &Policy) -> Result<Option<TableReport>> {
+async fn maintain_table(archive: &Archive, path: &TablePath, policy: &Policy) -> Result<Option<Looked>> {
     // Before the files: what they have below it is whole.
     let watermark = archive.watermark().await?.lsn;
     let mut left_alone = false;
@@ -117,12 +138,12 @@ async fn maintain_table(archive: &Archive, path: &TablePath, policy: &Policy) ->
         Some(table) => table.files().await?,
         None => Vec::new(),
     };
-    let mut image = None;
+    let (mut image, mut again) = (None, None);
     match (path, found) {
         (TablePath::Images(name), _) => match write_image(archive, name, policy, watermark).await? {
             Imaged::Written => image = Some(watermark),
             Imaged::LeftAlone => left_alone = true,
-            Imaged::NotDue => {}
+            Imaged::NotDue(due) => again = due,
         },
         (_, Some(mut table)) => {
             left_alone = !compaction::compact(archive, &mut table, path, policy, watermark).await?;
@@ -134,7 +155,10 @@ async fn maintain_table(archive: &Archive, path: &TablePath, policy: &Policy) ->
     left_alone |= deleted.is_none();
     let after = table.files().await?;
     let bytes = |files: &[DataFile]| files.iter().map(|file| file.size).sum();
-    Ok(Some(TableReport {
+    if deleted.is_none_or(|deleted| deleted.waiting > 0) {
+        again = Some(again.map_or(policy.retention, |again| again.min(policy.retention)));
+    }
+    let report = TableReport {
         table: path.directory(),
         files_before: before.len(),
         bytes_before: bytes(&before),
@@ -143,42 +167,78 @@ async fn maintain_table(archive: &Archive, path: &TablePath, policy: &Policy) ->
         image,
         deleted: deleted.unwrap_or_default(),
         left_alone,
-    }))
+    };
+    Ok(Some(Looked { report, again }))
 }
 
 async fn write_image(archive: &Archive, name: &TableName, policy: &Policy, watermark: Lsn) -> Result<Imaged> {
     let changes = TablePath::Changes(name.clone());
     match MaintainedTable::open(archive.store(), &changes).await? {
         Some(changes) => image::write_when_due(archive, name, &changes.files().await?, policy, watermark).await,
-        None => Ok(Imaged::NotDue),
+        None => Ok(Imaged::NotDue(None)),
     }
 }
 
-/// Maintains an archive again and again until `stop` turns true. A failure is logged, and it is tried again at the next
-/// turn: capturing goes on without it.
-pub async fn keep(store: Store, policy: Policy, mut stop: watch::Receiver<bool>) {
+/// Maintains an archive again and again until `stop` turns true: at first every table, then those of which something was
+/// `published` since. A failure is logged, and it is tried again at the next turn: capturing goes on without it.
+pub async fn keep(store: Store, policy: Policy, published: Published, mut stop: watch::Receiver<bool>) {
+    let mut keeper = Keeper::new(store, policy, published);
     loop {
-        if tokio::time::timeout(policy.interval, stop.wait_for(|stopped| *stopped)).await.is_ok() {
+        if tokio::time::timeout(keeper.policy.interval, stop.wait_for(|stopped| *stopped)).await.is_ok() {
             return;
         }
-        if let Err(failure) = turn(&store, &policy, &stop).await {
+        if let Err(failure) = keeper.turn(&stop).await {
             tracing::warn!("maintenance waits for its next turn: {failure}");
         }
     }
 }
 
-async fn turn(store: &Store, policy: &Policy, stop: &watch::Receiver<bool>) -> Result<()> {
-    let archive = Archive::open(store).await?;
-    for report in maintain(&archive, policy, stop).await? {
-        if report.files_after != report.files_before || report.deleted != Deleted::default() {
+/// Maintenance beside the archiver. Where nothing is due it asks nothing of the store.
+struct Keeper {
+    store: Store,
+    policy: Policy,
+    agenda: Agenda,
+    archive: Option<Archive>,
+}
+
+impl Keeper {
+    fn new(store: Store, policy: Policy, published: Published) -> Keeper {
+        Keeper { store, policy, agenda: Agenda::new(published), archive: None }
+    }
+
+    async fn turn(&mut self, stop: &watch::Receiver<bool>) -> Result<()> {
+        let archive = match &self.archive {
+            Some(archive) => archive.clone(),
+            None => {
+                let archive = Archive::open(&self.store).await?;
+                self.agenda.add(paths(&archive).await?);
+                self.archive.insert(archive).clone()
+            }
+        };
+        for path in self.agenda.due(Instant::now()) {
+            if *stop.borrow() {
+                break;
+            }
+            let looked = look_at(&archive, &path, &self.policy).await?;
+            self.agenda.seen(&path, looked.as_ref().and_then(|looked| looked.again));
+            if let Some(Looked { report, .. }) = looked {
+                report.log();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TableReport {
+    fn log(&self) {
+        if self.files_after != self.files_before || self.deleted.files + self.deleted.log_files > 0 {
             tracing::debug!(
                 "{}: {} files were {}, {} deleted",
-                report.table,
-                report.files_after,
-                report.files_before,
-                report.deleted.files
+                self.table,
+                self.files_after,
+                self.files_before,
+                self.deleted.files
             );
         }
     }
-    Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -429,4 +430,227 @@ async fn writers_and_readers_go_on_when_the_old_log_is_deleted() {
     for (lsn, expected) in &last {
         assert_eq!(&rows_at(&reader, *lsn, None).await.1, expected);
     }
+}
+
+/// Beside an archiver that publishes nothing there is nothing to ask the store for.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_tables_that_changed_are_looked_at_again() {
+    let mut workload = Workload::new(19, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    for _ in 0..3 {
+        archive.commit(&mut workload).await;
+    }
+    let counting = faults::Faulty::over(&archive.objects, None);
+    let published = Published::default();
+    let policy = Policy { retention: Duration::from_secs(3600), ..eager() };
+    let mut keeper = Keeper::new(counting.store(), policy, published.clone());
+    keeper.turn(&never()).await.unwrap();
+    let changes = TablePath::Changes(workload.relation.name.clone());
+    assert_eq!(archive.files(&changes).await.len(), 1, "what was there before it began is maintained");
+    let asked = counting.requests();
+    assert!(asked > 0);
+    keeper.turn(&never()).await.unwrap();
+    assert_eq!(counting.requests(), asked, "nothing has changed since");
+
+    let before = archive.files(&TablePath::Log(LogTable::Transactions)).await;
+    archive.commit(&mut workload).await;
+    let name = workload.relation.name.clone();
+    published.note(&Publication { changes: vec![(name, Vec::new())], ..Publication::default() });
+    keeper.turn(&never()).await.unwrap();
+    assert_eq!(archive.files(&changes).await.len(), 1, "the table has changed");
+    assert_eq!(archive.files(&TablePath::Log(LogTable::Transactions)).await.len(), before.len() + 1, "not said of it");
+    let asked = counting.requests();
+    keeper.turn(&never()).await.unwrap();
+    assert_eq!(counting.requests(), asked);
+}
+
+/// What was replaced is deleted when the retention is over, though nothing was published since.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_replaced_is_deleted_in_time_where_nothing_happens() {
+    let mut workload = Workload::new(23, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    for _ in 0..3 {
+        archive.commit(&mut workload).await;
+    }
+    let policy = Policy { retention: Duration::from_secs(1), ..eager() };
+    let mut keeper = Keeper::new(archive.store.clone(), policy, Published::default());
+    keeper.turn(&never()).await.unwrap();
+    let directory = TablePath::Changes(workload.relation.name.clone()).directory();
+    let count = async || {
+        let all = faults::paths(&archive.objects).await;
+        all.iter().filter(|path| path.starts_with(&directory) && !path.contains("_delta_log")).count()
+    };
+    assert_eq!(count().await, 4);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    keeper.turn(&never()).await.unwrap();
+    assert_eq!(count().await, 1);
+}
+
+/// A turn that failed is made up for by the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_maintained_stays_due() {
+    let mut workload = Workload::new(29, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    for _ in 0..3 {
+        archive.commit(&mut workload).await;
+    }
+    let faulty = faults::Faulty::over(&archive.objects, Some((2, faults::Fault::Refused)));
+    let mut keeper = Keeper::new(faulty.store(), eager(), Published::default());
+    keeper.turn(&never()).await.unwrap_err();
+    keeper.turn(&never()).await.unwrap();
+    assert_eq!(archive.files(&TablePath::Changes(workload.relation.name.clone())).await.len(), 1);
+    check(&archive.objects, &workload, "after the second turn").await;
+}
+
+/// An image by age is written for however few changes, and none where there are none since the newest.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_image_is_followed_by_another_where_something_changed() {
+    let mut workload = Workload::new(31, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    let images = TablePath::Images(workload.relation.name.clone());
+    let by_size = Policy { image_floor_bytes: u64::MAX, ..eager() };
+    let aged = Policy { image_age: Some(Duration::from_secs(1)), ..by_size.clone() };
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    maintained(&archive.store, &aged).await.unwrap();
+    assert_eq!(archive.files(&images).await.len(), 1, "nothing has changed");
+    archive.commit(&mut workload).await;
+    maintained(&archive.store, &by_size).await.unwrap();
+    assert_eq!(archive.files(&images).await.len(), 1, "no age is asked for");
+    maintained(&archive.store, &Policy { image_age: Some(Duration::from_secs(3600)), ..by_size }).await.unwrap();
+    assert_eq!(archive.files(&images).await.len(), 1, "it is not that old");
+    maintained(&archive.store, &aged).await.unwrap();
+    assert_eq!(archive.files(&images).await.len(), 2);
+    check(&archive.objects, &workload, "with an image by age").await;
+}
+
+/// Where nothing happens any more, an image comes when its time has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_by_age_does_not_wait_for_another_change() {
+    let mut workload = Workload::new(37, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    archive.commit(&mut workload).await;
+    let age = Some(Duration::from_millis(1500));
+    let policy = Policy { image_floor_bytes: u64::MAX, image_age: age, ..eager() };
+    let mut keeper = Keeper::new(archive.store.clone(), policy, Published::default());
+    let images = TablePath::Images(workload.relation.name.clone());
+    keeper.turn(&never()).await.unwrap();
+    assert_eq!(archive.files(&images).await.len(), 1);
+    tokio::time::sleep(Duration::from_millis(1600)).await;
+    keeper.turn(&never()).await.unwrap();
+    assert_eq!(archive.files(&images).await.len(), 2);
+}
+
+/// The Delta log says between which numbers a file's keys are, so that queries need not open it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_listed_with_the_bounds_of_its_numbers() {
+    let workload = Workload::new(41, relation(Identity::Default, INT4));
+    let archive = Grown::begin(&workload).await;
+    let files = archive.files(&TablePath::Images(workload.relation.name.clone())).await;
+    assert_eq!(files[0].numbers, [("id".to_owned(), -3, 1)]);
+}
+
+/// A plan changes nothing, and says what maintenance then does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_is_what_maintenance_then_does() {
+    let mut workload = Workload::new(43, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    for _ in 0..5 {
+        archive.commit(&mut workload).await;
+    }
+    let opened = Archive::open(&archive.store).await.unwrap();
+    for policy in [eager(), Policy { image_floor_bytes: u64::MAX, ..eager() }] {
+        let before = faults::paths(&archive.objects).await;
+        let plans = plan(&opened, &policy).await.unwrap();
+        assert_eq!(faults::paths(&archive.objects).await, before, "planning changes nothing");
+        let reports = maintained(&archive.store, &policy).await.unwrap();
+        for report in &reports {
+            let plan = plans.iter().find(|plan| plan.table == report.table).unwrap();
+            assert_eq!(plan.image, report.image.is_some(), "{plan:?} {report:?}");
+            assert_eq!((plan.files, plan.bytes), (report.files_before, report.bytes_before), "{plan:?}");
+            let added = usize::from(plan.image);
+            assert_eq!(plan.files - plan.merge.files + plan.merge.into + added, report.files_after, "{plan:?}");
+        }
+        assert!(plans.iter().any(|plan| !plan.is_empty()));
+        archive.commit(&mut workload).await;
+    }
+    maintained(&archive.store, &eager()).await.unwrap();
+    let rest = plan(&opened, &eager()).await.unwrap();
+    assert!(rest.iter().all(TablePlan::is_empty), "{rest:?}");
+
+    archive.commit(&mut workload).await;
+    let patient = Policy { retention: Duration::from_secs(3600), ..eager() };
+    maintained(&archive.store, &patient).await.unwrap();
+    let name = workload.relation.name.clone();
+    let replaced = plan(&opened, &eager()).await.unwrap();
+    let replaced = replaced.iter().find(|plan| plan.table == TablePath::Changes(name.clone()).directory()).unwrap();
+    let reports = maintained(&archive.store, &eager()).await.unwrap();
+    let cleaned = reports.iter().find(|report| report.table == replaced.table).unwrap();
+    assert_eq!((replaced.delete.files, replaced.delete.bytes), (cleaned.deleted.files, cleaned.deleted.bytes));
+    assert_eq!(replaced.delete.files, 2);
+}
+
+/// Of an image whose files lie in the order of the keys, one row's lookup opens those that may have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_an_image_without_the_key_are_not_opened() {
+    let mut workload = Workload::new(47, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    archive.commit(&mut workload).await;
+    let (relation, at) = (workload.relation.clone(), Lsn(workload.at));
+    let images = TablePath::Images(relation.name.clone());
+    let known = archive.files(&images).await.len();
+    for ids in [1000..1010, 2000..2010] {
+        let mut image = ImageBuilder::new(&relation);
+        for id in ids {
+            image.push([id.to_string().as_str(), "p", "v"].map(|text| Some(text.as_bytes())).into_iter()).unwrap();
+        }
+        let content = FileContent {
+            batches: vec![image.finish().unwrap()],
+            metadata: vec![(RELATION_KEY.into(), log::relation_json(&relation))],
+            image_lsn: Some(at.as_i64()),
+        };
+        let file = stage(&archive.store, &images, content).await.unwrap();
+        archive.writer.add_image(&relation.name, &image_table_schema(&relation), &[file]).await.unwrap();
+    }
+    assert_eq!(archive.files(&images).await.len(), known + 2);
+    let image = Archive::open(&archive.store).await.unwrap().image(&relation.name, at).await.unwrap().unwrap();
+    let [there, gone] = image.files.as_slice() else { panic!("{image:?}") };
+    archive.objects.delete(&gone.path.as_str().into()).await.unwrap();
+    let least = |file: &DataFile| file.numbers.iter().find(|(column, ..)| column == "id").unwrap().1.to_string();
+    let (there, gone) = (least(there), least(gone));
+    let opened = Archive::open(&archive.store).await.unwrap();
+    let key = |id: &str| {
+        let mut text = RowText::default();
+        for field in [id, "p", ""] {
+            text.push_with(|out| {
+                out.extend_from_slice(field.as_bytes());
+                true
+            });
+        }
+        text
+    };
+    let table = TableAt::find(&opened, &relation.name, at).await.unwrap().unwrap();
+    let only = |id: &str| KeySet::from([table.key_of(&key(id)).into_boxed_slice()]);
+    assert_eq!(rows_at(&opened, at, Some(&only(&there))).await.1, [format!("{there} p v")]);
+    let missing = table.for_each_row(Some(&only(&gone)), &mut |_| Ok(())).await;
+    assert!(missing.is_err(), "its file is gone, and no other can have it");
+}
+
+/// Every command asks for the watermark; the commits before the newest are not read again for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watermark_is_read_from_the_newest_commit() {
+    let mut workload = Workload::new(53, relation(Identity::Default, INT4));
+    let mut archive = Grown::begin(&workload).await;
+    for _ in 0..20 {
+        archive.commit(&mut workload).await;
+    }
+    let counting = faults::Faulty::over(&archive.objects, None);
+    let opened = Archive::open(&counting.store()).await.unwrap();
+    opened.watermark().await.unwrap();
+    let before = counting.requests();
+    assert_eq!(opened.watermark().await.unwrap().lsn, Lsn(workload.at));
+    let asked = counting.requests() - before;
+    assert!(asked < 10, "{asked} requests");
+    // A commit of maintenance does not move it.
+    maintained(&archive.store, &eager()).await.unwrap();
+    assert_eq!(opened.watermark().await.unwrap().lsn, Lsn(workload.at));
 }

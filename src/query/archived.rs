@@ -92,6 +92,7 @@ impl Tables for ArchivedTables {
 fn data_file(file: &crate::archive::DataFile) -> Result<DataFile> {
     let path = Path::parse(&file.path).map_err(|error| Failure::failed(format!("data file {}: {error}", file.path)))?;
     let mut found = DataFile::new(path, file.size);
+    found.numbers.clone_from(&file.numbers);
     if let Some(lsn) = file.image_lsn {
         found.partition_values.push((names::IMAGE_LSN.to_owned(), ScalarValue::Int64(Some(lsn))));
         found.lsn_range = Some((lsn, lsn));

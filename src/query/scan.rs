@@ -84,9 +84,14 @@ impl ArchivedTable {
             .iter()
             .map(|file| partitioned_file(file, &files, &scanned, lsn_column))
             .collect::<Result<Vec<_>>>()?;
-        let with_range = files.files.iter().filter(|file| file.lsn_range.is_some()).count();
+        let known = |file: &DataFile| {
+            let numbers: Vec<String> = file.numbers.iter().map(|(column, ..)| column.clone()).collect();
+            (file.lsn_range.is_some(), numbers)
+        };
+        let mut all = files.files.iter().map(known);
+        let first = all.next();
         let alike =
-            (with_range == 0 || with_range == listed.len()) && listed.iter().all(|file| file.statistics.is_some());
+            all.all(|other| Some(&other) == first.as_ref()) && listed.iter().all(|file| file.statistics.is_some());
         Ok(ArchivedTable { shown, scanned, places, files: listed, alike, visible, store })
     }
 
@@ -101,7 +106,7 @@ impl ArchivedTable {
         Ok(conjunction_opt(of_query.into_iter().chain(of_watermark)))
     }
 
-    /// The files that their constants and their range of LSNs do not exclude.
+    /// The files that their constants and the ranges of their numbers do not exclude.
     fn files_that_may_match(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Vec<PartitionedFile> {
         let builder = || PruningPredicateBuilder::new().with_file_schema(Arc::clone(self.scanned.table_schema()));
         // Leaving files out is an economy: where it cannot be decided, they are read.
@@ -324,6 +329,19 @@ fn object_meta(file: &DataFile) -> ObjectMeta {
 
 fn statistics(file: &DataFile, scanned: &TableSchema, lsn_column: Option<usize>) -> Statistics {
     let mut statistics = Statistics::new_unknown(scanned.file_schema());
+    for (name, least, greatest) in &file.numbers {
+        let Some((column, field)) = scanned.file_schema().column_with_name(name) else { continue };
+        let bound = |number: i64| match field.data_type() {
+            DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+                ScalarValue::Int64(Some(number)).cast_to(field.data_type()).ok()
+            }
+            _ => None,
+        };
+        if let (Some(least), Some(greatest)) = (bound(*least), bound(*greatest)) {
+            let bounds = &mut statistics.column_statistics[column];
+            (bounds.min_value, bounds.max_value) = (Precision::Exact(least), Precision::Exact(greatest));
+        }
+    }
     if let (Some((smallest, largest)), Some(column)) = (file.lsn_range, lsn_column) {
         let bounds = &mut statistics.column_statistics[column];
         bounds.min_value = Precision::Exact(ScalarValue::Int64(Some(smallest)));

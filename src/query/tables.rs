@@ -81,11 +81,13 @@ pub struct DataFile {
     /// The smallest and largest LSN in the file where known; lets whole files be left unread.
     /// Bounds that are wider than the truth are safe, narrower ones lose rows.
     pub lsn_range: Option<(i64, i64)>,
+    /// The same for columns of whole numbers, by the name in the file, apart from NULLs.
+    pub numbers: Vec<(String, i64, i64)>,
 }
 
 impl DataFile {
     /// A file without constants, of which only the place and the size in bytes are known.
     pub fn new(path: Path, size: u64) -> Self {
-        DataFile { path, size, partition_values: Vec::new(), lsn_range: None }
+        DataFile { path, size, partition_values: Vec::new(), lsn_range: None, numbers: Vec::new() }
     }
 }

@@ -587,3 +587,20 @@ async fn a_damaged_or_missing_file_is_said_as_such() {
         assert!(failure.cause().contains(words), "{failure}");
     }
 }
+
+/// The bounds of a file's numbers keep it closed where no row can match, and never where one may.
+#[tokio::test]
+async fn files_without_the_key_are_not_opened() {
+    let archive = Archive::new();
+    let rows = rows_at(1..=50);
+    let mut present = archive.file("changes/public/orders/a.parquet", &rows).await;
+    present.numbers = vec![("id".into(), 10, 500)];
+    let mut gone = DataFile::new(Path::from("changes/public/orders/gone.parquet"), 1000);
+    gone.numbers = vec![("id".into(), 510, 900)];
+    let files = TableFiles::new(rows.schema(), vec![present, gone], Some(100));
+    let asked = archive.table(changes("public", "orders"), files).session();
+    assert_eq!(asked.number("SELECT count(*) FROM changes.orders WHERE id = 70").await, 1);
+    assert_eq!(asked.number("SELECT count(*) FROM changes.orders WHERE id < 100").await, 9);
+    asked.refused("SELECT count(*) FROM changes.orders WHERE id = 600").await;
+    asked.refused("SELECT count(*) FROM changes.orders").await;
+}

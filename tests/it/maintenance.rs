@@ -80,21 +80,34 @@ async fn the_archiver_maintains_unless_told_otherwise() {
     }
     archiver.signal("TERM");
     archiver.wait(PATIENCE).expect(0);
-    assert!(logged(&site) > 8, "publications were merged");
+    let files_then = logged(&site);
+    assert!(files_then > 8, "publications were merged");
+    let planned = site.command(["maintain", "--dry-run"]).run(PATIENCE).expect(0).stdout;
+    let line = planned.lines().find(|line| line.starts_with("log/transactions ")).unwrap_or_default();
+    assert!(line.contains("merge "), "{planned}");
+    assert_eq!(logged(&site), files_then, "a dry run changes nothing");
     let archiver = site.stream();
     database.run("UPDATE t SET v = 'y'").await;
     wait_for("the background maintenance writes an image", PATIENCE, || {
         // That of init has no rows.
-        site.query("SELECT count(DISTINCT _image_lsn) AS n FROM images.t")[0]["n"].as_i64().unwrap() > 0
+        images(&site) > 0
     });
     wait_for("the background maintenance merges", PATIENCE, || {
         let log = fs::read_dir(data(&site, "log/transactions/_delta_log")).unwrap();
         let mut commits = log.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
         commits.any(|commit| commit.contains("\"remove\""))
     });
+    let before = images(&site);
+    database.run("UPDATE t SET v = 'z'").await;
+    wait_for("the background maintenance hears of what changed since it began", PATIENCE, || images(&site) > before);
     archiver.signal("TERM");
     archiver.wait(PATIENCE).expect(0);
     assert!(files(&site, "log/transactions") < 20);
+}
+
+/// How many base images with rows there are.
+fn images(site: &Site<'_>) -> i64 {
+    site.query("SELECT count(DISTINCT _image_lsn) AS n FROM images.t")[0]["n"].as_i64().unwrap()
 }
 
 fn data(site: &Site<'_>, table: &str) -> std::path::PathBuf {
