@@ -11,6 +11,6 @@ mod table_at;
 mod tests;
 
 pub use export::{ExportFormat, export, json_row};
-pub use overlay::{KeySet, TouchedKeys, touched_keys};
+pub use overlay::{Key, KeySet, TouchedKeys, Write, touched_keys, writes};
 pub use point::{Cut, Resolver, resolve, shown_time, source_position};
 pub use table_at::TableAt;

@@ -3,7 +3,8 @@ use crate::failure::Category;
 use crate::history::Cut;
 use crate::model::{Lsn, Point, TableName, TablePattern};
 
-use super::catalog::{KeyColumn, LiveColumn, LiveTable};
+use super::catalog::{KeyColumn, LiveTable};
+use super::columns::LiveColumn;
 use super::desired::{Desired, Matching, Shared, key_fields};
 use super::difference::Difference;
 use super::order::parents_first;
@@ -47,7 +48,7 @@ fn keys_of_the_history_are_read_back() {
 }
 
 fn column(name: &str) -> LiveColumn {
-    LiveColumn { name: name.into(), generated: false, names_objects: false, always_identity: false, sequence: None }
+    LiveColumn { name: name.into(), ..LiveColumn::default() }
 }
 
 fn difference(matching: Matching, everything: bool) -> Difference {
@@ -74,6 +75,9 @@ fn difference(matching: Matching, everything: bool) -> Difference {
         dropped: Vec::new(),
         added: vec!["new".into()],
         generated: Vec::new(),
+        as_text: false,
+        types: Vec::new(),
+        expects: false,
     })
 }
 
@@ -143,6 +147,7 @@ fn sample_plan() -> Plan {
     let table = |name: &str, counts: Counts| TablePlan {
         name: TableName::new("public", name),
         counts,
+        skipped: 0,
         digest: format!("{counts:?}"),
         samples: vec![Sample {
             class: Class::Updated,
@@ -163,11 +168,17 @@ fn sample_plan() -> Plan {
             filter: Some("name = 'x'".into()),
             lock_timeout_ms: 5000,
             disable_user_triggers: true,
+            ..PlanOptions::default()
         },
         tables: vec![
             table("orders", Counts { insert: 7, update: 2, delete: 1 }),
             table("lines", Counts { insert: 10, ..Counts::default() }),
         ],
+        recreated: Vec::new(),
+        tenants: Vec::new(),
+        undone: Vec::new(),
+        conflicts: Vec::new(),
+        rejections: Vec::new(),
         notes: vec![Note::skipped(&TableName::new("public", "orders"), "columns that are gone stay gone: x")],
     }
 }
@@ -188,7 +199,7 @@ fn what_is_no_plan_is_refused() {
     let category = |json: &str| Plan::from_json(json.as_bytes()).unwrap_err().category();
     assert_eq!(category("{"), Category::Usage);
     assert_eq!(category("{}"), Category::Usage);
-    assert_eq!(category("{\"format\": 1}"), Category::Usage);
+    assert_eq!(category("{\"format\": 2}"), Category::Usage);
     assert_eq!(category("{\"format\": 999}"), Category::Refused);
 }
 
