@@ -83,6 +83,9 @@ pub(super) struct RestoreArgs {
     /// Where the plan is saved; in the user's state directory by default
     #[arg(long, value_name = "FILE", conflicts_with = "apply")]
     save: Option<PathBuf>,
+    /// In transactions of so many rows at most, for very large damage; stopped, it goes on where it was when run again
+    #[arg(long, value_name = "N", requires = "apply", value_parser = clap::value_parser!(u64).range(1..))]
+    batch_rows: Option<u64>,
     /// Refuse to touch more rows than this
     #[arg(long, value_name = "N")]
     max_rows: Option<u64>,
@@ -171,7 +174,7 @@ pub(super) async fn run(context: &Context, args: RestoreArgs) -> Result<()> {
     let (source, archive) = (context.source()?, context.archive().await?);
     if let Some(path) = &args.plan {
         let plan = saved_plan(path)?;
-        let request = RestoreRequest { max_rows: args.max_rows, ..plan.request()? };
+        let request = RestoreRequest { max_rows: args.max_rows, batch_rows: args.batch_rows, ..plan.request()? };
         return perform(context, &source, &archive, &request, Some(&plan)).await;
     }
     if args.into.is_some() || args.target.is_some() || args.output.is_some() {
@@ -233,6 +236,7 @@ async fn request(context: &Context, archive: &Archive, args: RestoreArgs) -> Res
     request.tenant_columns = context.config.restore.tenant_columns();
     request.with_parents = args.with_parents;
     request.max_rows = args.max_rows;
+    request.batch_rows = args.batch_rows;
     request.statement_timeout = args.statement_timeout.map(|span| span.0);
     request.only = args.only.into_iter().map(Class::from).collect();
     request.filter = args.filter;

@@ -28,6 +28,7 @@
 //! functions, triggers that stay on, defaults) expects the path that the application has, so the role's or
 //! database's own setting is in force for just those statements, in which our parts compare only built-in types.
 
+mod batch;
 mod belonging;
 mod cascades;
 mod catalog;
@@ -125,6 +126,8 @@ pub struct RestoreRequest {
     pub maps: Vec<Mapping>,
     /// More rows than these are not restored.
     pub max_rows: Option<u64>,
+    /// So many rows are restored in one transaction at most.
+    pub batch_rows: Option<u64>,
     /// How long a lock is waited for.
     pub lock_timeout: Duration,
     /// How long a statement may run; for ever where it is `None`.
@@ -149,6 +152,7 @@ impl RestoreRequest {
             on_reject: OnReject::default(),
             maps: Vec::new(),
             max_rows: None,
+            batch_rows: None,
             lock_timeout: Duration::from_secs(5),
             statement_timeout: None,
             disable_user_triggers: true,
@@ -189,7 +193,39 @@ pub async fn apply(
         expected.require_point(archive.identity(), &request)?;
         request.now.lsn = expected.now.lsn;
     }
-    let workspace = Workspace::open(source, archive, &request, Mode::Change).await?;
+    let mut outcome = apply_once(source, archive, &request, expected).await?;
+    while let Outcome::Done(report) = &mut outcome {
+        report.seconds = started.elapsed().as_secs_f64();
+        if report.postponed() == 0 || report.total().rows() == 0 {
+            break;
+        }
+        match apply_once(source, archive, &request, None).await {
+            Ok(Outcome::Done(next)) => report.continue_with(*next),
+            // What is done stays done, and is said.
+            Ok(Outcome::Rejected(plan)) => {
+                let rows = report.total().rows();
+                return Err(Failure::refused(format!(
+                    "{rows} rows are restored, and constraints forbid some of the others"
+                ))
+                .remedy(format!("look at the plan of what is left: {}", plan.command().trim_end_matches(" --apply"))));
+            }
+            Err(failure) => {
+                let rows = report.total().rows();
+                return Err(failure.context(format_args!("after {rows} rows, which are restored")));
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+/// Performs a restore, or the next batch of it, in one transaction.
+async fn apply_once(
+    source: &Source,
+    archive: &Archive,
+    request: &RestoreRequest,
+    expected: Option<&Plan>,
+) -> Result<Outcome> {
+    let workspace = Workspace::open(source, archive, request, Mode::Change).await?;
     let (plan, mut differences) = workspace.plan().await?;
     if let Some(moved) = expected.and_then(|expected| expected.moved_tables(&plan)) {
         return Err(Failure::refused(format!("the plan does not hold any more: rows of {moved} have changed since"))
@@ -204,12 +240,9 @@ pub async fn apply(
         workspace.roll_back().await?;
         return Ok(Outcome::Rejected(Box::new(plan)));
     }
-    let mut report = if rows == 0 && plan.recreated.is_empty() {
+    if rows == 0 && plan.recreated.is_empty() {
         workspace.roll_back().await?;
-        Report::nothing(&plan)
-    } else {
-        workspace.perform(source, &plan, &mut differences).await?
-    };
-    report.seconds = started.elapsed().as_secs_f64();
-    Ok(Outcome::Done(Box::new(report)))
+        return Ok(Outcome::Done(Box::new(Report::nothing(&plan))));
+    }
+    Ok(Outcome::Done(Box::new(workspace.perform(source, &plan, &mut differences).await?)))
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::batch;
 use super::difference::Difference;
 use super::plan::{Class, Plan};
 use super::quarantine;
@@ -33,6 +34,10 @@ impl Workspace<'_> {
         for table in &mut differences.tables {
             left_out.push(quarantine::set_aside(&self, table, &plan.digest()).await?);
         }
+        let postponed = match self.request.batch_rows {
+            Some(rows) => batch::restrict(&self, differences, rows).await?,
+            None => vec![0; differences.tables.len()],
+        };
         let differences = &*differences;
         let silenced = Silenced::silence(&self, differences).await?;
         let marks = self.name_marks().await?;
@@ -49,7 +54,7 @@ impl Workspace<'_> {
         if plan.options.quarantined {
             quarantine::release(&self, differences).await?;
         }
-        let mut report = Report::of(plan, differences, &left_out)?;
+        let mut report = Report::of(plan, differences, &left_out, &postponed)?;
         (report.sequences, report.triggers, report.marks) = (sequences, triggers, Some(marks));
         report.not_valid = not_valid.into_iter().map(|(table, name)| NotValid { table, name }).collect();
         report.recreated = plan.recreated.clone();

@@ -319,6 +319,7 @@ impl Plan {
             on_reject: self.options.on_reject,
             maps: self.options.maps.iter().map(|text| Mapping::parse(text)).collect::<Result<_>>()?,
             max_rows: None,
+            batch_rows: None,
             lock_timeout: Duration::from_millis(self.options.lock_timeout_ms),
             statement_timeout: self.options.statement_timeout_ms.map(Duration::from_millis),
             disable_user_triggers: self.options.disable_user_triggers,

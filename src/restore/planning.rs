@@ -13,8 +13,8 @@ use super::recreation::{self, Recreation};
 use super::selection::{Found, Selected};
 use super::undo::{self, Culprits, OnConflict, dependents};
 use super::wanted::Wanted;
-use super::workspace::{Differences, Workspace};
-use super::{Goal, belonging, cascades, judgement, mapping, parents};
+use super::workspace::{Differences, Mode, Workspace};
+use super::{Goal, OnReject, belonging, cascades, judgement, mapping, parents};
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::TableAt;
 use crate::model::{Lsn, TableName};
@@ -66,6 +66,7 @@ impl Workspace<'_> {
             Goal::Quarantined => self.select_quarantined().await?.into_iter().map(Selected::Quarantine).collect(),
             Goal::Undo { .. } => {
                 let found = undo::undo(self, undone, &mut notes).await?;
+                notes.extend(undo::repeated(self, undone).await?);
                 (culprits, skipped) = (found.culprits, found.conflicting);
                 let dropped = found.dropped.into_iter().map(Selected::Point);
                 let changed = found.tables.into_iter().map(|wanted| Selected::Ready(Box::new(wanted)));
@@ -88,10 +89,16 @@ impl Workspace<'_> {
         let recreation = recreation::make(self, self.archive, self.request.to.lsn, &gone).await?;
         let found = self.lock(selected).await?;
         let removals = cascades::removals(self, &found).await?;
-        let mut tables = Vec::new();
+        let mut staged = Vec::new();
         for (index, found) in found.into_iter().enumerate() {
             let name = found.name.clone();
-            tables.push(self.difference(index, found, &removals).await.context(&name)?);
+            staged.push(self.desired(index, found, &removals).await.context(&name)?);
+        }
+        self.lock_out_writers(&staged).await?;
+        let mut tables = Vec::new();
+        for desired in staged {
+            let name = desired.name.clone();
+            tables.push(Difference::find(self, desired).await.context(&name)?);
         }
         mapping::require_targets(self, &tables)?;
         if let Some(owner) = &self.request.owner {
@@ -167,7 +174,7 @@ impl Workspace<'_> {
         Ok(())
     }
 
-    async fn difference(&self, index: usize, found: Found, removals: &BTreeSet<Lsn>) -> Result<Difference> {
+    async fn desired(&self, index: usize, found: Found, removals: &BTreeSet<Lsn>) -> Result<Desired> {
         let Found { selected, name, live } = found;
         let wanted = match selected {
             Selected::Point(then) => Wanted::of_point(self, then, (live.oid, &name)).await?,
@@ -175,8 +182,21 @@ impl Workspace<'_> {
             Selected::Quarantine(now) => Wanted::of_quarantine(now),
             Selected::Ready(wanted) => *wanted,
         };
-        let desired = Desired::load(self, index, &wanted, name, live).await?;
-        Difference::find(self, desired).await
+        Desired::load(self, index, &wanted, name, live).await
+    }
+
+    /// Locks tables that will be altered, before any row is locked: a session that waits for a row of ours and holds its table
+    /// would be waited for in turn. Reading the archive is over by then.
+    async fn lock_out_writers(&self, staged: &[Desired]) -> Result<()> {
+        if self.mode == Mode::Look {
+            return Ok(());
+        }
+        let silences = |table: &Desired| self.request.disable_user_triggers && !table.live.triggers.is_empty();
+        let relaxes = self.request.on_reject == OnReject::NotValid;
+        for table in staged.iter().filter(|table| table.live.owned && (silences(table) || relaxes)) {
+            self.execute(&format!("LOCK TABLE ONLY {} IN SHARE ROW EXCLUSIVE MODE", table.name.to_sql())).await?;
+        }
+        Ok(())
     }
 
     async fn in_order(&self, tables: Vec<Difference>) -> Result<Differences> {

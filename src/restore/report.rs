@@ -26,6 +26,9 @@ pub struct TableReport {
     pub kept: u64,
     /// Rows besides those of the plan that stay as they are, because later transactions wrote them or hang on them.
     pub skipped: u64,
+    /// Rows of the plan that wait for a later transaction.
+    #[serde(default)]
+    pub postponed: u64,
 }
 
 /// A constraint that holds for what is written from now on, and no longer for all that is there.
@@ -122,13 +125,23 @@ impl Report {
     }
 
     /// The report of what was performed, which must be all that was planned.
-    pub(super) fn of(plan: &Plan, differences: &Differences, left_out: &[LeftOut]) -> Result<Report> {
-        let tables = differences.tables.iter().zip(left_out);
+    pub(super) fn of(
+        plan: &Plan,
+        differences: &Differences,
+        left_out: &[LeftOut],
+        postponed: &[u64],
+    ) -> Result<Report> {
+        let tables = differences.tables.iter().zip(left_out).zip(postponed);
         let skipped =
             |name: &TableName| plan.tables.iter().find(|table| table.name == *name).map_or(0, |table| table.skipped);
-        let report = |(table, left_out): (&Difference, &LeftOut)| TableReport {
-            skipped: skipped(&table.name),
-            ..TableReport::of(&table.name, table.counts, *left_out)
+        let report = |((table, left_out), postponed): ((&Difference, &LeftOut), &u64)| {
+            let done = TableReport::of(&table.name, table.counts, *left_out);
+            TableReport {
+                planned: done.planned + postponed,
+                postponed: *postponed,
+                skipped: skipped(&table.name),
+                ..done
+            }
         };
         let tables: Vec<TableReport> = tables.map(report).collect();
         let planned: u64 = tables.iter().map(|table| table.planned).sum();
@@ -151,6 +164,29 @@ impl Report {
         self.tables.iter().map(TableReport::left_out).sum()
     }
 
+    /// The rows that wait for a later transaction.
+    pub(super) fn postponed(&self) -> u64 {
+        self.tables.iter().map(|table| table.postponed).sum()
+    }
+
+    /// Adds what a later transaction of the same restore did.
+    pub(super) fn continue_with(&mut self, next: Report) {
+        for table in next.tables {
+            match self.tables.iter_mut().find(|known| known.name == table.name) {
+                Some(known) => known.continue_with(&table),
+                None => self.tables.push(table),
+            }
+        }
+        self.sequences.extend(next.sequences);
+        if next.marks.is_some() {
+            (self.xid, self.lsn) = (next.xid, next.lsn);
+        }
+        if let (Some(marks), Some(next)) = (&mut self.marks, next.marks) {
+            marks.after = next.after;
+        }
+        self.notes.extend(next.notes.into_iter().filter(|note| !self.notes.contains(note)).collect::<Vec<_>>());
+    }
+
     /// The rows of all tables.
     pub fn total(&self) -> Counts {
         self.tables.iter().fold(Counts::default(), |mut sum, table| {
@@ -171,11 +207,22 @@ impl TableReport {
             quarantined: left_out.quarantined,
             kept: left_out.kept,
             skipped: 0,
+            postponed: 0,
         }
+    }
+
+    fn continue_with(&mut self, next: &TableReport) {
+        self.inserted += next.inserted;
+        self.updated += next.updated;
+        self.deleted += next.deleted;
+        // Each time they are found again.
+        (self.quarantined, self.kept, self.skipped) = (next.quarantined, next.kept, next.skipped);
+        self.postponed = next.postponed;
+        self.planned = self.inserted + self.updated + self.deleted + self.quarantined + self.kept + self.postponed;
     }
 
     /// The rows that were planned and are not restored.
     pub fn left_out(&self) -> u64 {
-        self.quarantined + self.kept + self.skipped
+        self.quarantined + self.kept + self.skipped + self.postponed
     }
 }

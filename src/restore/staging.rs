@@ -13,7 +13,7 @@ use futures::channel::mpsc;
 use futures::{SinkExt as _, StreamExt as _};
 
 use super::columns::LiveColumn;
-use super::desired::{Desired, key_fields};
+use super::desired::{Desired, Matching, key_fields};
 use super::mapping::Mapping;
 use super::quarantine;
 use super::wanted::{Rows, Wanted};
@@ -62,10 +62,13 @@ impl Desired {
                 self.keys_of_rows(workspace).await?;
             }
         }
-        if let Some(expected) = &wanted.expected {
+        if let Some((state, present)) = &wanted.expected {
             self.create(workspace, &self.expected_rows(), &self.all(), 'c').await?;
-            let states = vec![(Arc::clone(expected), Some(Arc::clone(&wanted.keys)))];
-            self.copy_rows(workspace, &wanted.relation, states, &self.expected_rows()).await?;
+            // Rows without a key are not compared with it.
+            if !present.is_empty() && self.matching != Matching::WholeRow {
+                let states = vec![(Arc::clone(state), Some(Arc::clone(present)))];
+                self.copy_rows(workspace, &wanted.relation, states, &self.expected_rows()).await?;
+            }
         }
         for table in [self.keys(), self.rows()] {
             workspace.execute(&format!("ANALYZE {table}")).await?;

@@ -19,8 +19,9 @@ pub(super) struct Wanted {
     /// The keys that are concerned, where not everything is.
     pub(super) keys: Arc<KeySet>,
     pub(super) rows: Rows,
-    /// The state that the live rows under these keys must have, or they were changed by somebody else.
-    pub(super) expected: Option<Arc<TableAt>>,
+    /// The state that the live rows under the keys must have, or they were changed by somebody else; and the keys under which
+    /// it has rows at all.
+    pub(super) expected: Option<(Arc<TableAt>, Arc<KeySet>)>,
 }
 
 /// Where the rows come from.

@@ -7,6 +7,7 @@ mod image;
 mod origin;
 mod references;
 mod rows;
+mod triggers;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,10 +34,12 @@ pub enum RuleKind {
     ForeignKey,
     /// Rows that are not in the plan refer to it.
     Reference,
+    /// A trigger that stays on refuses or suppresses the row.
+    Trigger,
 }
 
 impl RuleKind {
-    const ALL: [RuleKind; 8] = [
+    const ALL: [RuleKind; 9] = [
         RuleKind::Type,
         RuleKind::Domain,
         RuleKind::NotNull,
@@ -45,6 +48,7 @@ impl RuleKind {
         RuleKind::Exclude,
         RuleKind::ForeignKey,
         RuleKind::Reference,
+        RuleKind::Trigger,
     ];
 
     /// As people read it.
@@ -58,6 +62,7 @@ impl RuleKind {
             RuleKind::Exclude => "EXCLUDE",
             RuleKind::ForeignKey => "FOREIGN KEY",
             RuleKind::Reference => "referred to by",
+            RuleKind::Trigger => "TRIGGER",
         }
     }
 
@@ -135,6 +140,7 @@ const SAMPLES: usize = 3;
 pub(super) async fn judge(workspace: &Workspace<'_>, differences: &Differences) -> Result<Vec<Rejection>> {
     for table in differences.tables.iter().filter(|table| table.counts.rows() > 0) {
         rows::judge(workspace, table).await?;
+        triggers::judge(workspace, table).await?;
     }
     references::judge(workspace, differences).await?;
     let mut rejections = Vec::new();
@@ -244,7 +250,7 @@ impl Rule {
                 let column = table.live.columns.iter().find(|column| column.name == name);
                 Rule { definition: column.map(|column| column.type_sql.clone()), can_be_not_valid: false }
             }
-            RuleKind::Domain => Rule { definition: None, can_be_not_valid: false },
+            RuleKind::Domain | RuleKind::Trigger => Rule { definition: None, can_be_not_valid: false },
         }
     }
 }

@@ -9,6 +9,7 @@ pub(super) mod dependents;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::wanted::{Rows, Wanted};
 use super::workspace::Workspace;
 use crate::failure::{Context as _, Failure, Result};
-use crate::history::TableAt;
+use crate::history::{KeySet, TableAt};
 use crate::model::{Commit, Lsn, TableName, Transaction, Xid};
 use rows::TableRows;
 
@@ -126,11 +127,12 @@ async fn wanted(workspace: &Workspace<'_>, states: Vec<(Lsn, TableAt)>, table: T
     let mut rows = Vec::new();
     for (lsn, state) in states {
         if let Some(keys) = table.keys.get(&lsn).filter(|keys| !keys.is_empty()) {
-            rows.push((std::sync::Arc::new(state), Some(std::sync::Arc::new(keys.clone()))));
+            rows.push((Arc::new(state), Some(Arc::new(keys.clone()))));
         }
     }
-    let keys = std::sync::Arc::new(table.keys.into_values().flatten().collect());
-    let expected = Some(std::sync::Arc::new(now));
+    let keys: Arc<KeySet> = Arc::new(table.keys.into_values().flatten().collect());
+    let present: KeySet = table.present.into_iter().filter(|key| keys.contains(key)).collect();
+    let expected = Some((Arc::new(now), Arc::new(present)));
     Ok(Wanted { relation, key, everything: false, keys, rows: Rows::States(rows), expected })
 }
 
@@ -181,6 +183,34 @@ async fn dropped(workspace: &Workspace<'_>, undone: &BTreeSet<Lsn>) -> Result<Ve
     }
     tables.retain(|table| !table.relation().partitioned);
     Ok(tables)
+}
+
+/// Later transactions that said that they ran a statement which an undone one had run: whatever runs it again will do so again.
+pub(super) async fn repeated(workspace: &Workspace<'_>, undone: &BTreeSet<Lsn>) -> Result<Vec<Note>> {
+    let Some(first) = undone.first() else { return Ok(Vec::new()) };
+    let transactions = workspace.archive.transactions(workspace.request.now.lsn).await?;
+    let said = |transaction: &Transaction| -> BTreeSet<String> {
+        let context = transaction.context.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let parts = match context {
+            Some(serde_json::Value::Array(parts)) => parts,
+            Some(part) => vec![part],
+            None => Vec::new(),
+        };
+        parts.iter().filter_map(|part| part["statement"].as_str().map(str::to_owned)).collect()
+    };
+    let is_undone = |transaction: &&Transaction| undone.contains(&transaction.commit.lsn);
+    let statements: BTreeSet<String> = transactions.iter().filter(is_undone).flat_map(said).collect();
+    let later = transactions.iter().filter(|one| one.commit.lsn > *first && !undone.contains(&one.commit.lsn));
+    let again = later.filter(|one| !said(one).is_disjoint(&statements));
+    let note = |one: &Transaction| Note {
+        table: None,
+        text: format!(
+            "transaction {} (xid {}) ran the same statement again: stop what runs it, or it will undo this restore",
+            one.commit.lsn, one.commit.xid
+        ),
+        skipped: false,
+    };
+    Ok(again.map(note).collect())
 }
 
 /// The conflicts as a plan shows them.

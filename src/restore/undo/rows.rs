@@ -10,9 +10,12 @@ use crate::history::{Key, KeySet, TableAt, Write, writes};
 use crate::model::{Lsn, Operation};
 
 /// The rows of one table that the undone transactions wrote.
+#[derive(Default)]
 pub(super) struct TableRows {
     /// Those that go back, by the transaction before which they were what they shall be.
     pub(super) keys: BTreeMap<Lsn, KeySet>,
+    /// Those of them under which there is a row now.
+    pub(super) present: KeySet,
     /// The transactions that wrote others of them since, with how many.
     pub(super) culprits: BTreeMap<Lsn, u64>,
     /// Rows that others have written since.
@@ -32,7 +35,7 @@ impl TableRows {
         history.follow(workspace, states, undone).await?;
         let conflicts = history.conflicts();
         let conflicts = leave_what_is_undone(workspace, states, &history.first, conflicts).await?;
-        let mut rows = TableRows { keys: BTreeMap::new(), culprits: BTreeMap::new(), conflicting: 0 };
+        let mut rows = TableRows { present: history.present, ..TableRows::default() };
         for (key, first) in history.first {
             match conflicts.get(&key) {
                 None => drop(rows.keys.entry(first).or_default().insert(key)),
@@ -53,6 +56,8 @@ struct History {
     first: HashMap<Key, Lsn>,
     /// Keys between which rows moved.
     moves: Vec<(Key, Key)>,
+    /// Keys under which there is a row in the end.
+    present: KeySet,
     /// Others that wrote a key since then.
     others: HashMap<Key, BTreeSet<Lsn>>,
 }
@@ -80,6 +85,16 @@ impl History {
         Ok(())
     }
 
+    fn note_presence(&mut self, write: &Write) {
+        if write.operation == Operation::Truncate {
+            self.present.clear();
+        }
+        if let Some(key) = &write.old_key {
+            self.present.remove(key);
+        }
+        self.present.extend(write.new_key.clone());
+    }
+
     fn note_move(&mut self, write: &Write) {
         if let (Some(old), Some(new)) = (&write.old_key, &write.new_key) {
             self.moves.push((old.clone(), new.clone()));
@@ -97,6 +112,9 @@ impl History {
         let keys: KeySet = self.first.keys().cloned().collect();
         let range = (*since, workspace.request.now.lsn);
         let found = writes(workspace.archive, state.relation(), state.key(), range, Some(Arc::new(keys))).await?;
+        for write in &found {
+            self.note_presence(write);
+        }
         for write in found.iter().filter(|write| !undone.contains(&write.lsn)) {
             let all = || self.first.keys().cloned().collect::<Vec<_>>();
             let keys = match write.operation {

@@ -92,3 +92,63 @@ async fn an_ordinary_owner_restores_and_a_stranger_is_told_which_grants_he_needs
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn busy_writers_of_the_same_rows_neither_fail_nor_spoil_an_undo() {
+    on_both(async |release| {
+        let scene = Scene::begin(release, TABLES).await;
+        let url = scene.database.url().to_owned();
+        let lost = scene.transaction("UPDATE children SET text = 'lost'").await;
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mut writers = Vec::new();
+        for writer in 0..3 {
+            let (url, stop) = (url.clone(), std::sync::Arc::clone(&stop));
+            writers.push(tokio::spawn(async move {
+                let client = crate::support::connect(&url).await;
+                let mut id = writer;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    id = (id + 997) % 30000;
+                    let sql = format!("UPDATE children SET text = 'busy' WHERE id = {}", 1 + id);
+                    client.batch_execute(&sql).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }));
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let end = scene.restore(&["--undo", &lost, "--on-conflict", "skip", "--apply"]).expect(4);
+        assert_has(&end.stdout, &["rows of public.children stay"]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let counts = "SELECT count(*) FILTER (WHERE text NOT IN ('busy', repeat('x', 100))), count(*) FROM children";
+        assert_eq!(scene.value(counts).await, "0|30000");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_damage_comes_back_in_batches_and_goes_on_where_it_was_stopped() {
+    on_both(async |release| {
+        let scene = Scene::begin(release, TABLES).await;
+        let rows = "SELECT count(*), sum(parent), min(text) = max(text) FROM children";
+        let before = scene.value(rows).await;
+        let lost = scene.transaction("DELETE FROM parents").await;
+        let program = Program::afterimage(["restore", "--undo", &lost, "--apply", "--batch-rows", "5000"]);
+        let mut running = program.source(&scene.database).archive(&scene.directory.archive()).start();
+        while scene.value("SELECT count(*) FROM children").await == "0" && running.is_running() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        running.signal_if_running("KILL");
+        drop(running.wait(PATIENCE));
+        let orphans = "SELECT count(*) FROM children WHERE parent NOT IN (SELECT id FROM parents)";
+        assert_eq!(scene.value(orphans).await, "0");
+        let end = scene.restore(&["--undo", &lost, "--apply", "--batch-rows", "5000"]).expect(0);
+        assert_has(&end.stdout, &["public.children", "Every row was compared"]);
+        assert_eq!(scene.value(rows).await, before);
+        assert_eq!(scene.value(ALL).await, "2000|30000");
+        let again = scene.restore(&["--undo", &lost, "--apply", "--batch-rows", "5000"]).expect(0);
+        assert_has(&again.stdout, &["Nothing to restore"]);
+    })
+    .await;
+}

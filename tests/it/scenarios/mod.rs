@@ -2,6 +2,7 @@
 //! triggers afterwards, on the oldest and the newest release at hand.
 
 mod gone;
+mod incident;
 mod interruptions;
 mod random;
 mod selections;

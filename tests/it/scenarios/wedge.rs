@@ -256,3 +256,29 @@ async fn a_row_that_others_refer_to_by_now_is_not_taken_away_under_them() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_stays_on_and_refuses_or_suppresses_rows_is_asked_first() {
+    const SCHEMA: &str = r"
+        CREATE TABLE t (id int PRIMARY KEY, word text);
+        CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF new.id = 3 THEN RETURN NULL; END IF;
+          IF new.id = 4 THEN RAISE EXCEPTION 'never 4'; END IF;
+          RETURN new; END $$;
+        INSERT INTO t SELECT g, 'w' || g FROM generate_series(1, 5) g;
+        CREATE TRIGGER veto BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION veto()";
+    on_both(async |release| {
+        let scene = Scene::begin(release, SCHEMA).await;
+        let lost = scene.transaction("DELETE FROM t").await;
+        let end = scene.restore(&["--undo", &lost, "--keep-triggers", "--apply"]).expect(4);
+        assert_has(&end.stdout, &["2 rows by TRIGGER veto", "id=3: it suppresses the row", "id=4: never 4"]);
+        assert_eq!(scene.value("SELECT count(*) FROM t").await, "0");
+        let quarantine = ["--undo", &lost, "--keep-triggers", "--on-reject", "quarantine", "--apply"];
+        scene.restore(&quarantine).expect(4);
+        assert_eq!(scene.rows("SELECT id FROM t").await, ["1", "2", "5"]);
+        // Without the triggers the others come back.
+        scene.restore(&["--quarantined", "--apply"]).expect(0);
+        assert_eq!(scene.rows("SELECT * FROM t").await, ["1|w1", "2|w2", "3|w3", "4|w4", "5|w5"]);
+    })
+    .await;
+}
