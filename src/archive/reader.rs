@@ -262,6 +262,15 @@ impl Archive {
         Ok(found)
     }
 
+    /// The versions of one relation, or of all, oldest first, with the source's own descriptions.
+    pub async fn definitions(&self, oid: Option<u32>) -> Result<Vec<RelationRecord>> {
+        let mut found = self.log_rows::<RelationRow>().await?;
+        let wanted = |relation: u32| oid.is_none_or(|oid| oid == relation);
+        found.retain(|record| wanted(record.relation.oid) && record.position.lsn >= self.identity.start_lsn);
+        found.sort_by_key(|record| record.position);
+        Ok(found)
+    }
+
     /// Every table that there ever was, under every name that it had, with the latest version under that name.
     pub async fn tables_ever(&self) -> Result<HashMap<TableName, RelationVersion>> {
         let records = self.relations().await?;
@@ -270,8 +279,18 @@ impl Archive {
 
     /// The tables that there were at an LSN, each with its latest version; those without rows of their own too.
     pub async fn tables_at(&self, at: Lsn) -> Result<HashMap<TableName, RelationVersion>> {
+        self.tables_where(|lsn| lsn <= at).await
+    }
+
+    /// The tables that there were before the transaction with this commit LSN.
+    pub async fn tables_before(&self, cut: Lsn) -> Result<HashMap<TableName, RelationVersion>> {
+        let start = self.identity.start_lsn;
+        self.tables_where(|lsn| lsn < cut || lsn <= start).await
+    }
+
+    async fn tables_where(&self, holds: impl Fn(Lsn) -> bool) -> Result<HashMap<TableName, RelationVersion>> {
         let records = self.relations().await?;
-        let known = records.iter().filter(|record| record.position.lsn <= at);
+        let known = records.iter().filter(|record| holds(record.position.lsn));
         let latest: HashMap<u32, &RelationRecord> = known.map(|record| (record.relation.oid, record)).collect();
         let present = latest.into_values().filter(|record| record.event != RelationEvent::Dropped);
         Ok(present.map(|record| (record.relation.name.clone(), record.relation.clone())).collect())

@@ -25,6 +25,11 @@ const ERP_DATA: &str = include_str!("../../schemas/erp-data.sql");
 const ERP_HEALTH: &str = include_str!("../../schemas/erp-health.sql");
 const ERP_TRAFFIC: &str = include_str!("../../schemas/erp-traffic.sql");
 const INCIDENT: &str = include_str!("../../schemas/erp-incident.sql");
+const DEPLOYMENT: &str = include_str!("../../schemas/erp-deployment.sql");
+
+/// What the incident's team did by hand to the smart codes of before. Made NOT VALID, the check would still refuse every update
+/// of an old row, and nobody could go on working.
+const ADMITTED: &str = r"smart_code = regexp_replace(smart_code, '\.V([12])$', '.v\1')";
 
 /// Sessions that go on working while all this happens.
 const WORKERS: i32 = 3;
@@ -54,7 +59,7 @@ async fn tell(args: DemoArgs) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let lost = story.have_the_incident(&traffic).await?;
     let xid = story.find_the_transaction().await?;
-    story.show_the_plan(xid).await?;
+    story.show_the_incident(xid).await?;
     story.restore(xid, lost).await?;
     story.check_everybody_in(lost, &traffic).await?;
     if args.keep {
@@ -157,6 +162,11 @@ impl Story {
 
     /// Runs a command as a person would, and shows what it says.
     async fn show(&self, arguments: &[&str]) -> Result<()> {
+        self.show_ending(arguments, 0).await
+    }
+
+    /// The same for a command that ends with this exit code.
+    async fn show_ending(&self, arguments: &[&str], code: i32) -> Result<()> {
         tell_line(&format!("   \x1b[36m$ afterimage {}\x1b[0m", arguments.join(" ")));
         let fail = |error: std::io::Error| Failure::failed(format!("running a command: {error}"));
         let (told, teller) = std::io::pipe().map_err(fail)?;
@@ -172,7 +182,7 @@ impl Story {
         })
         .await?;
         let status = running.wait().await.map_err(fail)?;
-        match status.success() {
+        match status.code() == Some(code) {
             true => Ok(()),
             false => Err(Failure::failed(format!("afterimage {} ended with {status}", arguments.join(" ")))),
         }
@@ -213,6 +223,7 @@ impl Story {
             .await
             .context("running the cleanup script")?;
         self.note("the cleanup script", started);
+        script.batch_execute(DEPLOYMENT).await.context("adding the too strict check")?;
         traffic.next_generation();
         traffic.cancel_nothing(false).await;
         let (can, all) = self.logins().await?;
@@ -259,27 +270,31 @@ impl Story {
         Ok(xid)
     }
 
-    async fn show_the_plan(&mut self, xid: Xid) -> Result<()> {
-        heading("6. What would bring them back?");
+    async fn show_the_incident(&mut self, xid: Xid) -> Result<()> {
+        heading("6. What happened, and what would bring it back?");
         let started = Instant::now();
-        self.show(&["restore", "core_relationships", "--to", &format!("before:{xid}"), "--only", "deleted"]).await?;
-        self.note("plan the restore", started);
+        self.show(&["incident", &xid.to_string()]).await?;
+        self.note("the incident's page", started);
         Ok(())
     }
 
     async fn restore(&mut self, xid: Xid, lost: u64) -> Result<()> {
-        heading("7. Bring them back");
+        let xid = xid.to_string();
+        heading("7. The check stands in the way: nothing is written");
+        let started = Instant::now();
+        self.show_ending(&["restore", "--undo", &xid, "--apply"], 4).await?;
+        self.note("refuse the restore", started);
+        heading("8. Bring them back past it, with smart codes that it admits");
         self.deleted_before = self.relationships().await?;
         let started = Instant::now();
-        self.show(&["restore", "core_relationships", "--to", &format!("before:{xid}"), "--only", "deleted", "--apply"])
-            .await?;
+        self.show(&["restore", "--undo", &xid, "--map", ADMITTED, "--apply"]).await?;
         self.note("restore", started);
         tell_line(&format!("   {} rows had been lost", human::count(lost)));
         Ok(())
     }
 
     async fn check_everybody_in(&mut self, lost: u64, traffic: &Traffic) -> Result<()> {
-        heading("8. Can everybody log in?");
+        heading("9. Can everybody log in?");
         let (can, all) = self.logins().await?;
         tell_line(&format!("   \x1b[32m{can} of {all} users can log in\x1b[0m"));
         let now = self.relationships().await?;
@@ -287,6 +302,12 @@ impl Story {
             "   {} relationships: the restored ones and what other sessions have made since ({} transactions)",
             human::count(now as u64),
             human::count(traffic.done())
+        ));
+        let valid = "SELECT convalidated FROM pg_constraint WHERE conname = 'core_relationships_smart_code_ck'";
+        let valid: bool = self.session.query_one(valid, &[]).await?.get(0);
+        tell_line(&format!(
+            "   the check is there{}",
+            if valid { ", and valid for every row" } else { ", NOT VALID for the rows of before" }
         ));
         if can != all || now < self.deleted_before + lost as i64 {
             return Err(Failure::failed(format!("{lost} rows were lost, and not all of them are back")));

@@ -3,6 +3,7 @@
 mod context;
 mod demo;
 mod export;
+mod incident;
 mod init;
 mod log;
 mod maintain;
@@ -99,6 +100,8 @@ Examples:
     Query(query::QueryArgs),
     /// Bring rows back: shows a plan, and performs it with --apply
     Restore(restore::RestoreArgs),
+    /// One page about a transaction: who, what, when, what depends on it, and the command that undoes it
+    Incident(incident::IncidentArgs),
     /// Merge small files, write base images where they pay, delete what nobody reads any more; run does it too
     Maintain(maintain::MaintainArgs),
     /// The whole story on a private, throw-away PostgreSQL
@@ -175,6 +178,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Export(args) => export::run(&context, args).await,
         Command::Query(args) => query::run(&context, args).await,
         Command::Restore(args) => Box::pin(restore::run(&context, args)).await,
+        Command::Incident(args) => Box::pin(incident::run(&context, args)).await,
         Command::Maintain(args) => Box::pin(maintain::run(&context, args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
     }

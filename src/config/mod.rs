@@ -65,6 +65,16 @@ pub struct CaptureConfig {
 pub struct RestoreConfig {
     /// How long a restore waits for a lock: "5s" by default.
     pub lock_timeout: Option<Span>,
+    /// Columns that name the tenant whose a row is: "tenant_id", "organization_id" and "org_id" by default.
+    pub tenant_columns: Option<Vec<String>>,
+}
+
+impl RestoreConfig {
+    /// The columns that name a tenant, the default filled in.
+    pub fn tenant_columns(&self) -> Vec<String> {
+        let default = || ["tenant_id", "organization_id", "org_id"].map(str::to_owned).to_vec();
+        self.tenant_columns.clone().unwrap_or_else(default)
+    }
 }
 
 /// How the archive is kept fast to read.

@@ -36,7 +36,7 @@ pub(super) fn wanted_in<'a>(column: &'a Column, version: &'a RelationVersion) ->
 
 /// What one change did, without its values.
 pub(super) struct Entry {
-    position: Position,
+    pub(super) position: Position,
     pub(super) place: Place,
     pub(super) operation: Operation,
     /// For updates only where it is another than the new one.

@@ -14,9 +14,9 @@ mod table_at;
 #[cfg(test)]
 mod tests;
 
-pub use changes::KeySet;
+pub use changes::{Key, KeySet};
 pub use export::{ExportFormat, export, json_row};
 pub use gathering::Gather;
-pub use overlay::{TouchedKeys, touched_keys};
+pub use overlay::{TouchedKeys, Write, touched_keys, writes};
 pub use point::{Cut, Resolver, resolve, shown_time, source_position};
 pub use table_at::TableAt;

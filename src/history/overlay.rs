@@ -161,6 +161,41 @@ pub async fn touched_keys(
     Ok(touched)
 }
 
+/// What one change did, without its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Commit LSN of its transaction.
+    pub lsn: Lsn,
+    pub operation: Operation,
+    /// For updates only where it is another than the new one.
+    pub old_key: Option<Key>,
+    pub new_key: Option<Key>,
+}
+
+/// The changes with `from <= _lsn < to`, in order; with `only`, those under these keys before or after, and truncations.
+/// What a definition's change told of rows anew is not among them. `key` are columns of any version of the relation.
+pub async fn writes(
+    archive: &Archive,
+    relation: &RelationVersion,
+    key: &[Column],
+    (from, to): (Lsn, Lsn),
+    only: Option<Arc<KeySet>>,
+) -> Result<Vec<Write>> {
+    let records = records_of(archive, relation.oid, Position::before(to)).await?;
+    let names = names_of(&records);
+    let (from, to) = (Position::before(from), Position::before(to));
+    let range = Range { archive, names: &names, oid: relation.oid, key, from, to };
+    let found = range.entries(only.map_or(Select::All, Select::Keys)).await?.entries.into_iter();
+    let told_anew = |entry: &Entry| entry.operation == Operation::Snapshot;
+    let write = |entry: Entry| Write {
+        lsn: entry.position.lsn,
+        operation: entry.operation,
+        old_key: entry.old_key,
+        new_key: entry.new_key,
+    };
+    Ok(found.filter(|entry| !told_anew(entry)).map(write).collect())
+}
+
 /// The versions of one relation before a position, oldest first.
 pub(super) async fn records_of(archive: &Archive, oid: u32, before: Position) -> Result<Vec<RelationRecord>> {
     let start = archive.identity().start_lsn;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::Client;
 
+use super::columns::{self, LiveColumn};
+use super::constraint::{self, Constraint};
 use crate::failure::Result;
 use crate::model::{TableName, quote_identifier};
 
@@ -11,7 +13,10 @@ use crate::model::{TableName, quote_identifier};
 #[derive(Debug, Clone, Default)]
 pub(super) struct LiveTable {
     pub(super) oid: u32,
+    /// The partitioned tables that it is a partition of, however indirectly.
+    pub(super) ancestors: Vec<u32>,
     pub(super) columns: Vec<LiveColumn>,
+    pub(super) constraints: Vec<Constraint>,
     /// Its unique keys without NULLs, the primary key first, then the replica identity.
     pub(super) keys: Vec<Vec<KeyColumn>>,
     /// Triggers of users that fire in an ordinary session.
@@ -22,18 +27,6 @@ pub(super) struct LiveTable {
     pub(super) owned: bool,
     /// What the role may not do with it: `SELECT`, `INSERT`, …
     pub(super) lacking: Vec<String>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct LiveColumn {
-    pub(super) name: String,
-    pub(super) generated: bool,
-    /// Its values may be the numbers of large objects that there are.
-    pub(super) names_objects: bool,
-    /// `GENERATED ALWAYS AS IDENTITY`: no update may set it.
-    pub(super) always_identity: bool,
-    /// The sequence that the column owns, where the column is an integer, and whether it counts upwards.
-    pub(super) sequence: Option<(TableName, bool)>,
 }
 
 #[derive(Debug, Clone)]
@@ -56,7 +49,17 @@ pub(super) struct ForeignKey {
     pub(super) name: String,
     pub(super) parent: u32,
     pub(super) child: u32,
+    pub(super) parent_name: TableName,
     pub(super) child_name: TableName,
+    /// The parent holds no rows itself.
+    pub(super) parent_partitioned: bool,
+    /// It only says of one partition what another says of the whole parent.
+    pub(super) of_partition: bool,
+    pub(super) deferrable: bool,
+    pub(super) definition: String,
+    pub(super) comment: Option<String>,
+    /// It is a partition's share of its parent's, and goes and comes with that.
+    pub(super) inherited: bool,
     pub(super) on_delete: Action,
     pub(super) on_update: Action,
     /// Column of the parent, column of the child, and the equality between them.
@@ -101,10 +104,10 @@ pub(super) async fn find(client: &Client, name: &TableName) -> Result<Option<u32
     Ok(client.query_opt(FIND, &[&name.schema, &name.table]).await?.map(|row| row.get(0)))
 }
 
-/// What a relation that had this oid is called now.
+/// What an ordinary table that had this oid is called now.
 pub(super) async fn name_of(client: &Client, oid: u32) -> Result<Option<TableName>> {
     let sql = "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-               WHERE c.oid = $1";
+               WHERE c.oid = $1 AND c.relkind = 'r'";
     let row = client.query_opt(sql, &[&oid]).await?;
     Ok(row.map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))))
 }
@@ -124,7 +127,8 @@ SELECT pg_has_role(c.relowner, 'USAGE'),
        ARRAY(SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p
              WHERE NOT has_table_privilege(c.oid, p)),
        ARRAY(SELECT r.rulename::text FROM pg_rewrite r
-             WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled IN ('O', 'A'))
+             WHERE r.ev_class = c.oid AND r.ev_type <> '1' AND r.ev_enabled IN ('O', 'A')),
+       ARRAY(SELECT a.relid::oid FROM pg_partition_ancestors(c.oid) AS a(relid) WHERE a.relid <> c.oid)
 FROM pg_class c WHERE c.oid = $1";
 
 /// Reads a table's definition.
@@ -135,45 +139,12 @@ pub(super) async fn table(client: &Client, oid: u32) -> Result<LiveTable> {
         owned: row.get(0),
         lacking: row.get(1),
         rules: row.get(2),
-        columns: columns(client, oid).await?,
+        ancestors: row.get(3),
+        columns: columns::of_table(client, oid).await?,
+        constraints: constraint::of_table(client, oid).await?,
         keys: keys(client, oid).await?,
         triggers: triggers(client, oid).await?,
     })
-}
-
-const COLUMNS: &str = "
-SELECT a.attname, a.attgenerated <> '', a.attidentity = 'a', s.nspname, s.relname, s.upwards,
-       (a.atttypid = 'oid'::regtype OR t.typname = 'lo' AND t.typbasetype = 'oid'::regtype)
-         AND EXISTS (SELECT FROM pg_largeobject_metadata)
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-LEFT JOIN LATERAL (
-  SELECT n.nspname, c.relname, q.seqincrement > 0 AS upwards
-  FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
-  JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_sequence q ON q.seqrelid = c.oid
-  WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
-    AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')
-    AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
-  ORDER BY c.oid LIMIT 1
-) s ON true
-WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum";
-
-async fn columns(client: &Client, oid: u32) -> Result<Vec<LiveColumn>> {
-    let rows = client.query(COLUMNS, &[&oid]).await?;
-    let column = |row: &tokio_postgres::Row| {
-        let (schema, sequence, upwards): (Option<String>, Option<String>, Option<bool>) =
-            (row.get(3), row.get(4), row.get(5));
-        let sequence =
-            schema.zip(sequence).map(|(schema, name)| (TableName::new(schema, name), upwards != Some(false)));
-        LiveColumn {
-            name: row.get(0),
-            generated: row.get(1),
-            names_objects: row.get(6),
-            always_identity: row.get(2),
-            sequence,
-        }
-    };
-    Ok(rows.iter().map(column).collect())
 }
 
 /// Unique indexes that tell every row from every other, at once: no NULLs, no condition, no expression, not deferrable.
@@ -219,14 +190,18 @@ async fn triggers(client: &Client, oid: u32) -> Result<Vec<Trigger>> {
 
 const FOREIGN_KEYS: &str = "
 SELECT f.oid, f.conname, f.confrelid, f.conrelid, n.nspname, c.relname, f.confdeltype::text, f.confupdtype::text,
-       parent.attname, child.attname, s.nspname, o.oprname
+       parent.attname, child.attname, s.nspname, o.oprname, m.nspname, r.relname, r.relkind = 'p',
+       EXISTS (SELECT FROM pg_constraint u WHERE u.oid = f.conparentid AND u.conrelid = f.conrelid),
+       f.condeferrable, pg_get_constraintdef(f.oid), obj_description(f.oid, 'pg_constraint'), f.conparentid <> 0
 FROM pg_constraint f
+JOIN pg_class r ON r.oid = f.confrelid JOIN pg_namespace m ON m.oid = r.relnamespace
 JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(f.confkey, f.conkey, f.conpfeqop) WITH ORDINALITY AS k(parent, child, equals, at)
 JOIN pg_attribute parent ON parent.attrelid = f.confrelid AND parent.attnum = k.parent
 JOIN pg_attribute child ON child.attrelid = f.conrelid AND child.attnum = k.child
 JOIN pg_operator o ON o.oid = k.equals JOIN pg_namespace s ON s.oid = o.oprnamespace
-WHERE f.contype = 'f' AND (f.confrelid = ANY ($1) OR f.conrelid = ANY ($1))
+WHERE f.contype = 'f' AND c.relkind <> 'p' AND COALESCE((to_jsonb(f) ->> 'conenforced')::boolean, true)
+  AND (f.confrelid = ANY ($1) OR f.conrelid = ANY ($1))
 ORDER BY f.conname, f.oid, k.at";
 
 /// Every foreign key to or from these tables.
@@ -240,6 +215,13 @@ pub(super) async fn foreign_keys(client: &Client, tables: &[u32]) -> Result<Vec<
             parent: row.get(2),
             child: row.get(3),
             child_name: TableName::new(row.get::<_, String>(4), row.get::<_, String>(5)),
+            parent_name: TableName::new(row.get::<_, String>(12), row.get::<_, String>(13)),
+            parent_partitioned: row.get(14),
+            of_partition: row.get(15),
+            deferrable: row.get(16),
+            definition: row.get(17),
+            comment: row.get(18),
+            inherited: row.get(19),
             on_delete: Action::of(row.get(6)),
             on_update: Action::of(row.get(7)),
             columns: Vec::new(),

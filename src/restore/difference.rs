@@ -3,10 +3,14 @@
 //! Rows are compared as the text of a whole record, which every type's own output function writes: json
 //! keeps its blanks, floats their last digit, numerics their scale, and NULL differs from an empty text.
 
+use super::Goal;
 use super::catalog::LiveTable;
 use super::desired::{Desired, Matching, Shared};
-use super::plan::{Change, Class, Counts, Note, Sample, TablePlan};
-use super::rejection;
+use super::expected;
+use super::mapping;
+use super::objection;
+use super::plan::{Change, Class, Counts, Note, SAMPLE_LENGTH, Sample, TablePlan};
+use super::quarantine;
 use super::workspace::{Mode, Workspace};
 use crate::failure::Result;
 use crate::model::{TableName, quote_identifier};
@@ -21,13 +25,15 @@ pub(super) struct Difference {
     pub(super) matching: Matching,
     pub(super) counts: Counts,
     digest: String,
+    /// Rows that somebody has written since the archive's last look at them.
+    pub(super) changed_lately: u64,
+    /// What was left out on the way.
+    left_out: Option<Note>,
     desired: Desired,
 }
 
 /// Sample rows of each class.
 const SAMPLES: usize = 3;
-/// Characters of a sample's values.
-const SAMPLE_LENGTH: usize = 120;
 
 impl Difference {
     /// Compares; in [`Mode::Change`] the live rows are locked first.
@@ -39,8 +45,13 @@ impl Difference {
         if let Some(filter) = &workspace.request.filter {
             difference.filter(workspace, filter).await?;
         }
+        if workspace.request.goal == Goal::Quarantined {
+            difference.left_out = quarantine::leave_out_changed(workspace, &difference).await?;
+        }
+        difference.changed_lately = expected::leave_out_changed(workspace, &difference).await?;
+        mapping::map(workspace, &difference).await?;
         workspace.execute(&format!("ANALYZE {}", difference.operations())).await?;
-        difference.count(workspace).await?;
+        difference.recount(workspace).await?;
         Ok(difference)
     }
 
@@ -53,6 +64,8 @@ impl Difference {
             matching: desired.matching.clone(),
             counts: Counts::default(),
             digest: String::new(),
+            changed_lately: 0,
+            left_out: None,
             desired,
         }
     }
@@ -78,6 +91,52 @@ impl Difference {
         format!("pg_temp.afterimage_operations_{}", self.index)
     }
 
+    /// The temporary table of the operations that a constraint forbids: `operation` (its place), `kind`, `name`, `reason`, and
+    /// whether it `falls` for that.
+    pub(super) fn rejected(&self) -> String {
+        format!("pg_temp.afterimage_rejected_{}", self.index)
+    }
+
+    /// The temporary table of what the live rows must be equal to.
+    pub(super) fn expected_rows(&self) -> String {
+        self.desired.expected_rows()
+    }
+
+    pub(super) fn has_expected_rows(&self) -> bool {
+        self.desired.expects
+    }
+
+    /// Whether the rows of the point have texts and objections besides values.
+    pub(super) fn read_as_text(&self) -> bool {
+        self.desired.as_text
+    }
+
+    /// The types that the texts of the columns are of.
+    pub(super) fn types(&self) -> &[String] {
+        &self.desired.types
+    }
+
+    /// Whether rows find each other by a column.
+    pub(super) fn matched_by(&self, at: usize) -> bool {
+        matches!(&self.matching, Matching::Key(parts) if parts.iter().any(|part| part.0 == at))
+    }
+
+    /// The columns by which rows find each other, where it is not all of them.
+    pub(super) fn matched_columns(&self) -> Vec<String> {
+        match &self.matching {
+            Matching::Key(parts) => parts.iter().map(|part| self.columns[part.0].name.clone()).collect(),
+            Matching::WholeRow => Vec::new(),
+        }
+    }
+
+    /// What a sample shows of a row: its key, or its first columns.
+    pub(super) fn shown_positions(&self) -> Vec<usize> {
+        match &self.matching {
+            Matching::Key(parts) => parts.iter().map(|part| part.0).collect(),
+            Matching::WholeRow => (0..self.columns.len().min(4)).collect(),
+        }
+    }
+
     /// The text of a record of the columns at these positions, of a temporary table.
     pub(super) fn staged_text(&self, alias: &str, positions: &[usize]) -> String {
         let columns: Vec<String> = positions.iter().map(|at| format!("{alias}.c{at}")).collect();
@@ -93,9 +152,8 @@ impl Difference {
 
     /// Positions of the columns that decide whether rows are equal: those that an update can make so.
     pub(super) fn compared(&self) -> Vec<usize> {
-        let key = |at: usize| matches!(&self.matching, Matching::Key(parts) if parts.iter().any(|part| part.0 == at));
         let whole = self.matching == Matching::WholeRow;
-        (0..self.columns.len()).filter(|&at| whole || key(at) || !self.columns[at].insert_only).collect()
+        (0..self.columns.len()).filter(|&at| whole || self.matched_by(at) || !self.columns[at].insert_only).collect()
     }
 
     pub(super) fn live_sql(&self, mode: Mode) -> String {
@@ -191,7 +249,7 @@ impl Difference {
     /// over the live row otherwise. Sent as a prepared statement, of which there can be only one.
     async fn filter(&self, workspace: &Workspace<'_>, filter: &str) -> Result<()> {
         workspace.enter_application_path(&self.name).await?;
-        let judge = |error| rejection::judge_filter(error, workspace.request.lock_timeout);
+        let judge = |error| objection::judge_filter(error, workspace.request.lock_timeout);
         // With parentheses around it a condition could close ours, without them it could go on after its end. What
         // PostgreSQL reads both ways is a condition and no more.
         let bare = format!(
@@ -236,12 +294,13 @@ impl Difference {
     }
 
     /// Counts, and sums hashes: the sum does not depend on the order of rows.
-    async fn count(&mut self, workspace: &Workspace<'_>) -> Result<()> {
+    pub(super) async fn recount(&mut self, workspace: &Workspace<'_>) -> Result<()> {
         let sql = format!(
             "SELECT afterimage_class, count(*), sum(afterimage_hash::numeric)::text FROM {} GROUP BY 1 ORDER BY 1",
             self.operations()
         );
         let mut digest = Vec::new();
+        self.counts = Counts::default();
         for row in workspace.query(&sql, &[]).await? {
             let (class, rows, sum): (String, i64, String) = (row.get(0), row.get(1), row.get(2));
             if let Some(class) = Class::parse(&class) {
@@ -261,7 +320,7 @@ impl Difference {
                 samples.extend(self.samples(workspace, class).await?);
             }
         }
-        Ok(TablePlan { name: self.name.clone(), counts: self.counts, digest: self.digest.clone(), samples })
+        Ok(TablePlan { name: self.name.clone(), counts: self.counts, skipped: 0, digest: self.digest.clone(), samples })
     }
 
     async fn samples(&self, workspace: &Workspace<'_>, class: Class) -> Result<Vec<Sample>> {
@@ -291,12 +350,8 @@ impl Difference {
         let now = |at: usize| row.get::<_, Option<String>>(width + at);
         let same = |at: usize| row.get::<_, bool>(2 * width + at);
         let shown = |at: usize| if class == Class::Inserted { now(at) } else { then(at) };
-        let positions: Vec<usize> = match &self.matching {
-            Matching::Key(parts) => parts.iter().map(|part| part.0).collect(),
-            Matching::WholeRow => (0..width.min(4)).collect(),
-        };
         let pair = |&at: &usize| format!("{}={}", self.columns[at].name, shown(at).unwrap_or_else(|| "NULL".into()));
-        let key: Vec<String> = positions.iter().map(pair).collect();
+        let key: Vec<String> = self.shown_positions().iter().map(pair).collect();
         let changed = (0..width).filter(|&at| class == Class::Updated && !same(at));
         let change = |at: usize| Change { column: self.columns[at].name.clone(), now: now(at), then: then(at) };
         Sample { class, key: key.join(", "), changes: changed.map(change).collect() }
@@ -304,7 +359,7 @@ impl Difference {
 
     /// What cannot be covered, and what else to know, where anything is to be done.
     pub(super) fn notes(&self, disable_triggers: bool) -> Vec<Note> {
-        let mut notes = Vec::new();
+        let mut notes: Vec<Note> = self.left_out.iter().cloned().collect();
         let written = self.counts.insert + self.counts.update > 0;
         let list = |columns: &[String]| columns.join(", ");
         if written && !self.desired.dropped.is_empty() {

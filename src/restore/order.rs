@@ -23,3 +23,20 @@ pub(super) fn parents_first(names: &[TableName], edges: &[(usize, usize)]) -> Ve
     }
     sorted
 }
+
+/// Whether an edge (parent, child) lies on a circle: its parent hangs on its child, directly or not.
+pub(super) fn in_circle(edges: &[(usize, usize)], (parent, child): (usize, usize)) -> bool {
+    let mut reached = BTreeSet::from([child]);
+    loop {
+        let next: BTreeSet<usize> = edges
+            .iter()
+            .filter(|edge| reached.contains(&edge.0))
+            .map(|edge| edge.1)
+            .chain(reached.iter().copied())
+            .collect();
+        if next.len() == reached.len() {
+            return reached.contains(&parent);
+        }
+        reached = next;
+    }
+}

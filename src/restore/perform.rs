@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
-use super::cascades;
+use super::batch;
 use super::difference::Difference;
 use super::plan::{Class, Plan};
-use super::report::{Marks, Report, TableReport};
+use super::quarantine;
+use super::relaxation::Relaxation;
+use super::report::{Marks, NotValid, Report};
 use super::sequences;
 use super::triggers::Silenced;
 use super::verify;
@@ -15,43 +17,72 @@ use crate::model::{Lsn, quote_identifier};
 use crate::postgres::Source;
 use crate::transaction::{MARK_PREFIX, RESTORE_PREFIX};
 
-/// Which comes first. Deleting first frees values of unique columns for rows that come back; writing first moves
-/// children away from parents that go. One that PostgreSQL accepts may not exist; then nothing is done.
-#[derive(Debug, Clone, Copy)]
-enum Sequence {
-    DeletesFirst,
-    WritesFirst,
-}
+/// What is done to all tables at a time, in this order. Deleting first frees values of unique columns for rows that come back;
+/// deleting last moves children away from parents that go; inserting before updating gives them parents to move to.
+type Sequence = [Class; 3];
+
+const SEQUENCES: [Sequence; 3] = [
+    [Class::Inserted, Class::Updated, Class::Deleted],
+    [Class::Updated, Class::Deleted, Class::Inserted],
+    [Class::Deleted, Class::Updated, Class::Inserted],
+];
 
 impl Workspace<'_> {
     /// Performs, verifies and commits.
-    pub(super) async fn perform(self, source: &Source, plan: &Plan, differences: &Differences) -> Result<Report> {
+    pub(super) async fn perform(self, source: &Source, plan: &Plan, differences: &mut Differences) -> Result<Report> {
+        let mut left_out = Vec::new();
+        for table in &mut differences.tables {
+            left_out.push(quarantine::set_aside(&self, table, &plan.digest()).await?);
+        }
+        let postponed = match self.request.batch_rows {
+            Some(rows) => batch::restrict(&self, differences, rows).await?,
+            None => vec![0; differences.tables.len()],
+        };
+        let differences = &*differences;
         let silenced = Silenced::silence(&self, differences).await?;
         let marks = self.name_marks().await?;
         self.mark_before(source, &marks).await?;
-        self.change_rows(differences).await?;
+        let mut relaxation = Relaxation::relax(&self, differences, &plan.relaxed()).await?;
+        self.change_rows(differences, &mut relaxation).await?;
         // What was deferred is due now: it must not surface when the triggers are back on, nor at the commit.
         self.execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
         verify::require_outcome(&self, differences).await?;
+        let not_valid = relaxation.restore(&self).await?;
         let triggers = silenced.restore(&self).await?;
         let sequences = sequences::move_forward(&self, differences).await?;
-        let mut report = Report {
-            plan: plan.digest(),
-            to: plan.to.point.clone(),
-            to_lsn: plan.to.lsn,
-            tables: differences.tables.iter().map(|table| TableReport::of(&table.name, table.counts)).collect(),
-            sequences,
-            triggers,
-            marks: Some(marks),
-            xid: None,
-            lsn: None,
-            seconds: 0.0,
-            notes: plan.notes.clone(),
-        };
+        let incomplete = differences.recreation.complete(&self).await?;
+        if plan.options.quarantined {
+            quarantine::release(&self, differences).await?;
+        }
+        let mut report = Report::of(plan, differences, &left_out, &postponed)?;
+        (report.sequences, report.triggers, report.marks) = (sequences, triggers, Some(marks));
+        report.not_valid = not_valid.into_iter().map(|(table, name)| NotValid { table, name }).collect();
+        report.recreated = plan.recreated.clone();
+        report.notes.extend(incomplete);
         self.announce(&mut report).await?;
-        self.execute("COMMIT").await.context("the commit failed; nothing was changed")?;
+        self.commit(&report).await?;
         report.lsn = self.position().await;
         Ok(report)
+    }
+
+    /// Commits; where the answer is lost, asks whether it was done.
+    async fn commit(&self, report: &Report) -> Result<()> {
+        let Err(failure) = self.execute("COMMIT").await else { return Ok(()) };
+        if !failure.is_transient() {
+            return Err(failure.context("the commit failed; nothing was changed"));
+        }
+        let xid = report.full_xid.clone().unwrap_or_default();
+        let asked = match self.source.connect("afterimage restore").await {
+            Ok(session) => session.query_one("SELECT pg_xact_status($1::text::xid8)", &[&xid]).await.ok(),
+            Err(_) => None,
+        };
+        match asked.and_then(|row| row.get::<_, Option<String>>(0)).as_deref() {
+            Some("committed") => Ok(()),
+            Some("aborted") => Err(failure.context("the connection was lost at the commit; nothing was changed")),
+            _ => Err(failure
+                .context("the connection was lost at the commit, and whether it was done is not known")
+                .remedy(format!("ask once the server answers: SELECT pg_xact_status('{xid}'::xid8)"))),
+        }
     }
 
     async fn name_marks(&self) -> Result<Marks> {
@@ -71,56 +102,57 @@ impl Workspace<'_> {
         Ok(())
     }
 
-    /// Tries one sequence, and where PostgreSQL objects the other.
-    async fn change_rows(&self, differences: &Differences) -> Result<()> {
+    /// Tries one sequence after the other, as long as PostgreSQL objects; then again with foreign keys that are checked at the
+    /// end. What it accepts in no order is not done.
+    async fn change_rows(&self, differences: &Differences, relaxation: &mut Relaxation) -> Result<()> {
         self.execute("SAVEPOINT afterimage_changes").await?;
-        let Err(first) = self.change_in(differences, Sequence::DeletesFirst).await else { return Ok(()) };
-        let mixes = {
-            let total = |count: fn(&Difference) -> u64| differences.tables.iter().map(count).sum::<u64>();
-            total(|table| table.counts.delete) > 0 && total(|table| table.counts.insert + table.counts.update) > 0
-        };
-        if !mixes || first.category() != crate::failure::Category::Refused {
-            return Err(first);
+        let mut first = None;
+        for deferred in [false, true] {
+            if deferred && !relaxation.defer_all(self, differences).await? {
+                break;
+            }
+            if deferred {
+                self.execute("SAVEPOINT afterimage_changes").await?;
+            }
+            for sequence in SEQUENCES {
+                match self.change_in(differences, sequence).await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) if failure.is_transient() || !mixes(differences) => return Err(failure),
+                    // The first objection is the one to tell: it comes from the order that suits most.
+                    Err(failure) => drop(first.get_or_insert(failure)),
+                }
+                self.session.batch_execute("ROLLBACK TO SAVEPOINT afterimage_changes").await?;
+            }
         }
-        self.session.batch_execute("ROLLBACK TO SAVEPOINT afterimage_changes").await?;
-        // The first objection is the one to tell: it comes from the order that suits most.
-        self.change_in(differences, Sequence::WritesFirst).await.map_err(|_| first)
+        first.map_or(Ok(()), Err)
     }
 
+    /// Tables in the order of their parents; to delete, in the reverse one.
     async fn change_in(&self, differences: &Differences, sequence: Sequence) -> Result<()> {
-        match sequence {
-            Sequence::DeletesFirst => {
-                self.delete_all(differences).await?;
-                self.write_all(differences).await
+        for classes in sequence.chunk_by(|one, next| (*one, *next) == (Class::Updated, Class::Deleted)) {
+            let deletes = classes == [Class::Inserted];
+            let count = differences.tables.len();
+            for at in 0..count {
+                let table = &differences.tables[if deletes { count - 1 - at } else { at }];
+                for class in classes {
+                    self.change_class(table, *class).await?;
+                }
             }
-            Sequence::WritesFirst => {
-                self.write_all(differences).await?;
-                self.delete_all(differences).await
-            }
-        }
-    }
-
-    /// Children before parents.
-    async fn delete_all(&self, differences: &Differences) -> Result<()> {
-        for table in differences.tables.iter().rev().filter(|table| table.counts.delete > 0) {
-            cascades::refuse_after_deletes(self, differences, table).await?;
-            self.change(table, Class::Inserted, &delete_sql(table)).await?;
         }
         Ok(())
     }
 
-    /// Parents before children.
-    async fn write_all(&self, differences: &Differences) -> Result<()> {
-        for table in &differences.tables {
-            if table.counts.update > 0 {
-                cascades::refuse_after_updates(self, differences, table).await?;
-                self.change(table, Class::Updated, &update_sql(table)).await?;
-            }
-            if table.counts.insert > 0 {
-                self.change(table, Class::Deleted, &insert_sql(table)).await?;
-            }
+    async fn change_class(&self, table: &Difference, class: Class) -> Result<()> {
+        let mut counts = table.counts;
+        if *counts.of(class) == 0 {
+            return Ok(());
         }
-        Ok(())
+        let sql = match class {
+            Class::Inserted => delete_sql(table),
+            Class::Updated => update_sql(table),
+            Class::Deleted => insert_sql(table),
+        };
+        self.change(table, class, &sql).await
     }
 
     async fn change(&self, table: &Difference, class: Class, sql: &str) -> Result<()> {
@@ -140,13 +172,19 @@ impl Workspace<'_> {
 
     /// Tells the archive, in the same transaction, what this transaction is.
     async fn announce(&self, report: &mut Report) -> Result<()> {
-        let rows = self.query("SELECT pg_current_xact_id()::xid::text, session_user::text", &[]).await?;
+        let rows = self
+            .query("SELECT pg_current_xact_id()::xid::text, session_user::text, pg_current_xact_id()::text", &[])
+            .await?;
         let row = rows.first().ok_or_else(|| Failure::failed("the transaction has no number"))?;
         let (xid, user): (String, String) = (row.get(0), row.get(1));
         report.xid = xid.parse().ok();
+        report.full_xid = Some(row.get(2));
         let content = json!({
             "plan": report.plan, "to": report.to, "to_lsn": report.to_lsn, "user": user, "tables": report.tables,
             "sequences": report.sequences, "triggers": report.triggers, "marks": report.marks, "notes": report.notes,
+            "rejections": report.rejections, "not_valid": report.not_valid, "on_reject": report.on_reject,
+            "seconds": self.started.elapsed().as_secs_f64(), "recreated": report.recreated,
+            "undone": report.undone, "conflicts": report.conflicts,
         });
         self.query(&emit(RESTORE_PREFIX, false), &[&content.to_string()]).await?;
         if let Some(marks) = &report.marks {
@@ -160,6 +198,14 @@ impl Workspace<'_> {
         let row = self.session.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.ok()?;
         row.get::<_, String>(0).parse().ok()
     }
+}
+
+/// Whether there is more than one kind of change, so that their order matters.
+fn mixes(differences: &Differences) -> bool {
+    let total = |count: fn(&Difference) -> u64| differences.tables.iter().map(count).sum::<u64>();
+    let kinds =
+        [total(|table| table.counts.insert), total(|table| table.counts.update), total(|table| table.counts.delete)];
+    kinds.iter().filter(|count| **count > 0).count() > 1
 }
 
 /// A statement that puts a message into the log with this transaction; a mark gets whom the source authenticated.

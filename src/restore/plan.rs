@@ -7,14 +7,21 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::RestoreRequest;
+use super::belonging::{Owner, TenantCount};
+use super::judgement::{OnReject, Rejection};
+use super::mapping::Mapping;
+use super::undo::{Conflict, OnConflict};
+use super::{Goal, RestoreRequest};
 use crate::archive::ArchiveIdentity;
 use crate::failure::{Failure, Result};
 use crate::history::Cut;
 use crate::model::{Lsn, Point, TableName, TablePattern};
 
 /// The form of plan files that this version writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+
+/// Characters of a sample's values.
+pub(super) const SAMPLE_LENGTH: usize = 120;
 
 /// What happened to a row since the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -110,14 +117,37 @@ impl PlanPoint {
 }
 
 /// What was asked for besides the point.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanOptions {
     pub tables: Vec<String>,
     #[serde(default)]
     pub only: Vec<Class>,
     #[serde(default)]
     pub filter: Option<String>,
+    /// Commit LSNs of transactions that are undone.
+    #[serde(default)]
+    pub undo: Vec<Lsn>,
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+    /// Rows of an earlier restore's quarantine.
+    #[serde(default)]
+    pub quarantined: bool,
+    #[serde(default)]
+    pub tenant: Option<String>,
+    #[serde(default)]
+    pub tenant_columns: Vec<String>,
+    /// One row of a table, and all below it.
+    #[serde(default)]
+    pub entity: Option<(TableName, String)>,
+    #[serde(default)]
+    pub with_parents: bool,
+    #[serde(default)]
+    pub on_reject: OnReject,
+    #[serde(default)]
+    pub maps: Vec<String>,
     pub lock_timeout_ms: u64,
+    #[serde(default)]
+    pub statement_timeout_ms: Option<u64>,
     pub disable_user_triggers: bool,
 }
 
@@ -126,10 +156,29 @@ impl PlanOptions {
         let mut only = request.only.clone();
         only.sort_unstable();
         only.dedup();
+        let (undo, on_conflict) = match &request.goal {
+            Goal::Undo { transactions, on_conflict } => (transactions.clone(), *on_conflict),
+            _ => (Vec::new(), OnConflict::default()),
+        };
+        let (tenant, entity) = match &request.owner {
+            Some(Owner::Tenant(tenant)) => (Some(tenant.clone()), None),
+            Some(Owner::Entity { table, key }) => (None, Some((table.clone(), key.clone()))),
+            None => (None, None),
+        };
         PlanOptions {
+            tenant,
+            entity,
+            tenant_columns: request.tenant_columns.clone(),
+            with_parents: request.with_parents,
+            undo,
+            on_conflict,
             tables: request.tables.iter().map(ToString::to_string).collect(),
             only,
             filter: request.filter.clone(),
+            quarantined: request.goal == Goal::Quarantined,
+            on_reject: request.on_reject,
+            maps: request.maps.iter().map(ToString::to_string).collect(),
+            statement_timeout_ms: request.statement_timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()),
             lock_timeout_ms: u64::try_from(request.lock_timeout.as_millis()).unwrap_or(u64::MAX),
             disable_user_triggers: request.disable_user_triggers,
         }
@@ -162,6 +211,9 @@ pub struct TablePlan {
     pub name: TableName,
     #[serde(flatten)]
     pub counts: Counts,
+    /// Rows that are left as they are, because later transactions wrote them or hang on them.
+    #[serde(default)]
+    pub skipped: u64,
     /// Equal where the very same row operations would be performed on the very same rows.
     pub digest: String,
     pub samples: Vec<Sample>,
@@ -200,6 +252,20 @@ pub struct Plan {
     pub options: PlanOptions,
     /// Every table that was looked at, those without differences too; parents before children.
     pub tables: Vec<TablePlan>,
+    /// Tables that are gone and are made again.
+    #[serde(default)]
+    pub recreated: Vec<TableName>,
+    /// Its rows by tenant, where a column names one.
+    #[serde(default)]
+    pub tenants: Vec<TenantCount>,
+    /// Commit LSNs of all transactions that are undone.
+    #[serde(default)]
+    pub undone: Vec<Lsn>,
+    /// Later transactions that depend on those, and are not undone.
+    #[serde(default)]
+    pub conflicts: Vec<Conflict>,
+    /// What the constraints of today forbid.
+    pub rejections: Vec<Rejection>,
     /// What cannot be covered, and what else to know.
     pub notes: Vec<Note>,
 }
@@ -238,7 +304,24 @@ impl Plan {
             now: self.now.cut()?,
             only: self.options.only.clone(),
             filter: self.options.filter.clone(),
+            goal: match &self.options {
+                options if options.quarantined => Goal::Quarantined,
+                options if options.undo.is_empty() => Goal::Point,
+                options => Goal::Undo { transactions: options.undo.clone(), on_conflict: options.on_conflict },
+            },
+            owner: match (&self.options.tenant, &self.options.entity) {
+                (Some(tenant), _) => Some(Owner::Tenant(tenant.clone())),
+                (None, Some((table, key))) => Some(Owner::Entity { table: table.clone(), key: key.clone() }),
+                (None, None) => None,
+            },
+            tenant_columns: self.options.tenant_columns.clone(),
+            with_parents: self.options.with_parents,
+            on_reject: self.options.on_reject,
+            maps: self.options.maps.iter().map(|text| Mapping::parse(text)).collect::<Result<_>>()?,
+            max_rows: None,
+            batch_rows: None,
             lock_timeout: Duration::from_millis(self.options.lock_timeout_ms),
+            statement_timeout: self.options.statement_timeout_ms.map(Duration::from_millis),
             disable_user_triggers: self.options.disable_user_triggers,
         })
     }
@@ -249,6 +332,28 @@ impl Plan {
             sum += table.counts;
             sum
         })
+    }
+
+    /// The rows that a rule forbids, counted under each, that stand in the way of performing the plan.
+    pub fn blocking(&self) -> Vec<&Rejection> {
+        let blocks = |rejection: &&Rejection| match self.options.on_reject {
+            OnReject::Abort => true,
+            OnReject::Quarantine => false,
+            OnReject::NotValid => !rejection.can_be_not_valid,
+        };
+        self.rejections.iter().filter(blocks).collect()
+    }
+
+    /// The rules that are made NOT VALID to perform the plan.
+    pub(super) fn relaxed(&self) -> Vec<Rejection> {
+        let relaxes = self.options.on_reject == OnReject::NotValid;
+        self.rejections.iter().filter(|rejection| relaxes && rejection.can_be_not_valid).cloned().collect()
+    }
+
+    /// Whether performing it is refused.
+    pub fn is_blocked(&self) -> bool {
+        let conflicts = !self.conflicts.is_empty() && self.options.on_conflict != OnConflict::Skip;
+        conflicts || !self.blocking().is_empty()
     }
 
     /// Whether all that was asked for is in the plan.
@@ -266,6 +371,12 @@ impl Plan {
             // Writing to a String cannot fail.
             let _ = write!(content, "\n{}: {insert} {update} {delete} {}", table.name.to_sql(), table.digest);
         }
+        let options = (&self.options.on_reject.as_str(), &self.options.maps, &self.undone);
+        let _ = write!(content, "\n{options:?}");
+        for rejection in &self.rejections {
+            let (kind, rows) = (rejection.kind.as_str(), rejection.rows);
+            let _ = write!(content, "\n{}: {kind} {} forbids {rows}", rejection.table.to_sql(), rejection.name);
+        }
         let digest = ring::digest::digest(&ring::digest::SHA256, content.as_bytes());
         digest.as_ref().iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
@@ -281,8 +392,8 @@ impl Plan {
         }
         let asked = PlanOptions::of(request);
         let same = self.to.lsn == request.to.lsn
-            && (&self.options.tables, &self.options.only, &self.options.filter)
-                == (&asked.tables, &asked.only, &asked.filter);
+            && PlanOptions { lock_timeout_ms: 0, ..self.options.clone() }
+                == PlanOptions { lock_timeout_ms: 0, ..asked };
         if same {
             return Ok(());
         }
@@ -297,6 +408,14 @@ impl Plan {
         let mine = self.tables.iter().filter(|table| differs(&other.tables, table));
         let others = other.tables.iter().filter(|table| differs(&self.tables, table));
         let mut moved: Vec<String> = mine.chain(others).map(|table| table.name.to_string()).collect();
+        let forbids = |plan: &Plan, one: &Rejection| {
+            plan.rejections.iter().any(|other| {
+                (&other.table, other.kind, &other.name, other.rows) == (&one.table, one.kind, &one.name, one.rows)
+            })
+        };
+        let more = other.rejections.iter().filter(|one| !forbids(self, one));
+        let fewer = self.rejections.iter().filter(|one| !forbids(other, one));
+        moved.extend(more.chain(fewer).map(|rejection| rejection.table.to_string()));
         moved.sort();
         moved.dedup();
         (!moved.is_empty()).then(|| moved.join(", "))

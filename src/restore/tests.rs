@@ -3,11 +3,14 @@ use crate::failure::Category;
 use crate::history::Cut;
 use crate::model::{Lsn, Point, TableName, TablePattern};
 
-use super::catalog::{KeyColumn, LiveColumn, LiveTable};
+use super::catalog::{KeyColumn, LiveTable};
+use super::columns::LiveColumn;
 use super::desired::{Desired, Matching, Shared, key_fields};
 use super::difference::Difference;
+use super::mapping::Mapping;
 use super::order::parents_first;
 use super::perform::{delete_sql, insert_sql, update_sql};
+use super::recreation::table::Recipe;
 use super::sequences::move_sql;
 use super::workspace::Mode;
 use super::{
@@ -47,7 +50,7 @@ fn keys_of_the_history_are_read_back() {
 }
 
 fn column(name: &str) -> LiveColumn {
-    LiveColumn { name: name.into(), generated: false, names_objects: false, always_identity: false, sequence: None }
+    LiveColumn { name: name.into(), ..LiveColumn::default() }
 }
 
 fn difference(matching: Matching, everything: bool) -> Difference {
@@ -74,6 +77,9 @@ fn difference(matching: Matching, everything: bool) -> Difference {
         dropped: Vec::new(),
         added: vec!["new".into()],
         generated: Vec::new(),
+        as_text: false,
+        types: Vec::new(),
+        expects: false,
     })
 }
 
@@ -143,6 +149,7 @@ fn sample_plan() -> Plan {
     let table = |name: &str, counts: Counts| TablePlan {
         name: TableName::new("public", name),
         counts,
+        skipped: 0,
         digest: format!("{counts:?}"),
         samples: vec![Sample {
             class: Class::Updated,
@@ -163,11 +170,17 @@ fn sample_plan() -> Plan {
             filter: Some("name = 'x'".into()),
             lock_timeout_ms: 5000,
             disable_user_triggers: true,
+            ..PlanOptions::default()
         },
         tables: vec![
             table("orders", Counts { insert: 7, update: 2, delete: 1 }),
             table("lines", Counts { insert: 10, ..Counts::default() }),
         ],
+        recreated: Vec::new(),
+        tenants: Vec::new(),
+        undone: Vec::new(),
+        conflicts: Vec::new(),
+        rejections: Vec::new(),
         notes: vec![Note::skipped(&TableName::new("public", "orders"), "columns that are gone stay gone: x")],
     }
 }
@@ -188,7 +201,7 @@ fn what_is_no_plan_is_refused() {
     let category = |json: &str| Plan::from_json(json.as_bytes()).unwrap_err().category();
     assert_eq!(category("{"), Category::Usage);
     assert_eq!(category("{}"), Category::Usage);
-    assert_eq!(category("{\"format\": 1}"), Category::Usage);
+    assert_eq!(category("{\"format\": 2}"), Category::Usage);
     assert_eq!(category("{\"format\": 999}"), Category::Refused);
 }
 
@@ -252,4 +265,68 @@ fn the_defaults_touch_everything_and_fire_no_triggers() {
     let request = RestoreRequest::new(vec![TablePattern::parse("a").unwrap()], cut.clone(), cut);
     assert!(request.only.is_empty() && request.filter.is_none() && request.disable_user_triggers);
     assert_eq!(request.lock_timeout.as_secs(), 5);
+}
+
+#[test]
+fn a_mapping_names_a_column_and_perhaps_a_table() {
+    let parsed = |text: &str| Mapping::parse(text).unwrap();
+    let map = parsed("smart_code = replace(smart_code, '=', '.')");
+    assert_eq!(map.column, "smart_code");
+    assert_eq!(map.to_sql(), "(\nreplace(smart_code, '=', '.')\n)");
+    let columns = [Shared::for_tests("Code", 0, false)];
+    assert_eq!(parsed("\"Code\" = 1").column, "Code");
+    let elsewhere = parsed("\"My.Schema\".t.\"Code\" = 1");
+    assert!(elsewhere.concerns(&TableName::new("My.Schema", "t"), &columns));
+    assert!(!elsewhere.concerns(&TableName::new("public", "t"), &columns));
+    assert!(parsed("\"Code\"=1").concerns(&TableName::new("public", "t"), &columns));
+    for wrong in ["", "x", "= 1", "x ="] {
+        assert_eq!(Mapping::parse(wrong).unwrap_err().category(), Category::Usage, "{wrong}");
+    }
+}
+
+#[test]
+fn what_lies_on_a_circle_is_seen() {
+    use super::order::in_circle;
+    let edges = [(0, 1), (1, 2), (2, 0), (2, 3)];
+    assert!(in_circle(&edges, (0, 1)) && in_circle(&edges, (2, 0)));
+    assert!(!in_circle(&edges, (2, 3)));
+    assert!(in_circle(&[(0, 0)], (0, 0)));
+}
+
+#[test]
+fn a_table_is_made_again_as_it_was_described() {
+    let definition = serde_json::json!({
+        "schema": "s", "name": "Odd Name", "persistence": "p", "owner": "me", "identity": "f",
+        "columns": [
+            {"name": "id", "type": "integer", "not_null": true, "default": "nextval('s.q'::regclass)", "sequence": "s.q"},
+            {"name": "no", "type": "bigint", "identity": "a", "sequence": "s.no_seq", "not_null": true},
+            {"name": "twice", "type": "integer", "generated": {"kind": "s", "expression": "(id * 2)"}},
+        ],
+        "constraints": [
+            {"name": "k", "type": "p", "definition": "PRIMARY KEY (id)", "comment": "it's key"},
+            {"name": "n", "type": "n", "definition": "NOT NULL id"},
+            {"name": "f", "type": "f", "definition": "FOREIGN KEY (id) REFERENCES s.parent(id)"},
+        ],
+        "indexes": [
+            {"name": "k", "definition": "CREATE UNIQUE INDEX k ON s.\"Odd Name\" USING btree (id)", "constraint": "k"},
+            {"name": "i", "definition": "CREATE INDEX i ON s.\"Odd Name\" USING btree (no)"},
+        ],
+    });
+    let recipe = Recipe::new(&definition);
+    let expected = "CREATE TABLE \"s\".\"Odd Name\" (\"id\" integer DEFAULT nextval('s.q'::regclass) NOT NULL, \
+        \"no\" bigint GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME s.no_seq) NOT NULL, \
+        \"twice\" integer GENERATED ALWAYS AS ((id * 2)) STORED)";
+    assert_eq!(recipe.create(None), expected);
+    let keys = recipe.keys_and_indexes();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    assert_eq!(keys[0], "ALTER TABLE \"s\".\"Odd Name\" ADD CONSTRAINT \"k\" PRIMARY KEY (id)");
+    assert_eq!(recipe.foreign_keys()[0].1, "s.parent");
+    assert_eq!(recipe.sequences(), [TableName::new("s", "q")]);
+    assert_eq!(recipe.comments(), ["COMMENT ON CONSTRAINT \"k\" ON \"s\".\"Odd Name\" IS 'it''s key'"]);
+    let moved = Recipe::within(&definition, "then");
+    assert!(
+        moved.keys_and_indexes()[1].contains(" ON \"then\".\"Odd Name\" ")
+            || moved.keys_and_indexes()[1].contains(" ON then.\"Odd Name\" ")
+    );
+    assert!(moved.create(None).contains("GENERATED ALWAYS AS IDENTITY NOT NULL"), "{}", moved.create(None));
 }

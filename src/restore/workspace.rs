@@ -1,17 +1,16 @@
 //! One session and one transaction in which a restore is worked out, and performed or rolled back.
 
-use chrono::Utc;
+use std::time::Instant;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::catalog::{self, ForeignKey};
-use super::desired::Desired;
 use super::difference::Difference;
-use super::order::parents_first;
-use super::plan::{FORMAT, Note, Plan, PlanOptions, PlanPoint};
-use super::{RestoreRequest, rejection};
+use super::recreation::Recreation;
+use super::{RestoreRequest, objection};
 use crate::archive::Archive;
-use crate::failure::{Context as _, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::history::TableAt;
 use crate::model::{TableName, quote_identifier};
 use crate::postgres::{Session, Source};
@@ -28,9 +27,11 @@ pub(super) enum Mode {
 /// See the module's documentation. Dropping it rolls back.
 pub(super) struct Workspace<'a> {
     pub(super) session: Session,
+    pub(super) source: &'a Source,
     pub(super) archive: &'a Archive,
     pub(super) request: &'a RestoreRequest,
     pub(super) mode: Mode,
+    pub(super) started: Instant,
     /// The search path that the application has; see the documentation of [`super`].
     application_path: String,
 }
@@ -40,6 +41,7 @@ pub(super) struct Differences {
     pub(super) tables: Vec<Difference>,
     /// Every foreign key to or from one of the tables.
     pub(super) foreign_keys: Vec<ForeignKey>,
+    pub(super) recreation: Recreation,
 }
 
 impl Differences {
@@ -54,7 +56,7 @@ const WORK_MEM: &str = "64MB";
 
 impl<'a> Workspace<'a> {
     pub(super) async fn open(
-        source: &Source,
+        source: &'a Source,
         archive: &'a Archive,
         request: &'a RestoreRequest,
         mode: Mode,
@@ -72,113 +74,18 @@ impl<'a> Workspace<'a> {
         let application_path = catalog::application_path(&session).await?;
         // At least 1: zero would mean to wait for ever.
         let lock_timeout = request.lock_timeout.as_millis().clamp(1, i32::MAX as u128);
+        let statement_timeout =
+            request.statement_timeout.map_or(0, |timeout| timeout.as_millis().clamp(1, i32::MAX as u128));
         let begin = format!(
             "BEGIN ISOLATION LEVEL {isolation}; SET LOCAL lock_timeout = {lock_timeout}; \
-             SET LOCAL row_security = off; SET LOCAL work_mem = '{WORK_MEM}'; SET CONSTRAINTS ALL DEFERRED"
+             SET LOCAL statement_timeout = {statement_timeout}; SET LOCAL row_security = off; SET LOCAL work_mem = '{WORK_MEM}'; SET CONSTRAINTS ALL DEFERRED"
         );
         session.batch_execute(&begin).await?;
-        Ok(Workspace { session, archive, request, mode, application_path })
-    }
-
-    /// Works out the difference of every table.
-    pub(super) async fn plan(&self) -> Result<(Plan, Differences)> {
-        let mut notes = Vec::new();
-        let selected = self.select(&mut notes).await?;
-        self.lock(&selected).await?;
-        let mut tables = Vec::new();
-        for (index, then) in selected.into_iter().enumerate() {
-            let name = then.relation().name.clone();
-            let desired = Desired::load(self, index, then).await.context(&name)?;
-            tables.push(Difference::find(self, desired).await.context(&name)?);
-        }
-        let differences = self.in_order(tables).await?;
-        let mut plans = Vec::new();
-        for table in &differences.tables {
-            plans.push(table.plan(self).await?);
-            notes.extend(table.notes(self.request.disable_user_triggers));
-        }
-        notes.extend(cascade_notes(&differences));
-        let identity = self.archive.identity();
-        let plan = Plan {
-            format: FORMAT,
-            system_identifier: identity.system_identifier.to_string(),
-            database: identity.database.clone(),
-            made_at: Utc::now(),
-            to: PlanPoint::of(&self.request.to),
-            now: PlanPoint::of(&self.request.now),
-            options: PlanOptions::of(self.request),
-            tables: plans,
-            notes,
-        };
-        Ok((plan, differences))
-    }
-
-    /// The tables that the patterns name, as they were at the point, by name.
-    async fn select(&self, notes: &mut Vec<Note>) -> Result<Vec<TableAt>> {
-        let wanted = |name: &TableName| self.request.tables.iter().any(|pattern| pattern.matches(name));
-        // A table that is gone by now can be named too.
-        let mut known = self.archive.tables_at(self.request.now.lsn).await?;
-        known.extend(self.archive.tables_at(self.request.to.lsn).await?);
-        known.retain(|_, relation| !relation.partitioned);
-        let mut names: Vec<&TableName> = known.keys().filter(|name| wanted(name)).collect();
-        names.sort();
-        for pattern in &self.request.tables {
-            if !names.iter().any(|name| pattern.matches(name)) {
-                return Err(Failure::usage(format!("the archive has no table that matches {pattern}")).remedy(
-                    "afterimage status lists its tables; quote names with capital letters: 'public.\"Orders\"'",
-                ));
-            }
-        }
-        let mut tables = Vec::new();
-        for name in names {
-            match TableAt::find(self.archive, name, self.request.to.lsn).await? {
-                Some(table) => tables.push(table),
-                None => notes.push(Note::skipped(name, "was not in the archive at the point yet; left as it is")),
-            }
-        }
-        for name in catalog::all_tables(&self.session).await? {
-            if wanted(&name) && !known.contains_key(&name) && !self.has_archived_leaves(&name).await? {
-                notes.push(Note::skipped(&name, "is not in the archive; left as it is"));
-            }
-        }
-        Ok(tables)
-    }
-
-    /// Partitioned tables hold no rows themselves, so they are covered by their partitions.
-    async fn has_archived_leaves(&self, name: &TableName) -> Result<bool> {
-        Ok(catalog::find(&self.session, name).await?.is_none())
-    }
-
-    /// Keeps the tables' definitions as they are, and, in [`Mode::Change`], announces writing.
-    async fn lock(&self, tables: &[TableAt]) -> Result<()> {
-        let mode = match self.mode {
-            Mode::Look => "ACCESS SHARE",
-            Mode::Change => "ROW EXCLUSIVE",
-        };
-        for table in tables {
-            let relation = table.relation();
-            let name = &relation.name;
-            let Some(oid) = catalog::find(&self.session, name).await? else {
-                return Err(self.gone(name, relation.oid).await?);
-            };
-            self.require_privileges(name, oid).await?;
-            self.execute(&format!("LOCK TABLE ONLY {} IN {mode} MODE", name.to_sql())).await?;
-        }
-        Ok(())
-    }
-
-    async fn gone(&self, name: &TableName, oid: u32) -> Result<Failure> {
-        let failure = Failure::failed(format!("the table {name} does not exist any more"));
-        Ok(match catalog::name_of(&self.session, oid).await? {
-            Some(renamed) => failure.remedy(format!(
-                "it is called {renamed} now: rename it back for the restore (ALTER TABLE … RENAME TO), then again"
-            )),
-            None => failure.remedy("create it again, empty, with the columns that it had; then restore its rows"),
-        })
+        Ok(Workspace { started: Instant::now(), session, source, archive, request, mode, application_path })
     }
 
     /// Says which `GRANT` is missing, before PostgreSQL says that something is.
-    async fn require_privileges(&self, name: &TableName, oid: u32) -> Result<()> {
+    pub(super) async fn require_privileges(&self, name: &TableName, oid: u32) -> Result<()> {
         let row = self
             .session
             .query_one(
@@ -210,23 +117,6 @@ impl<'a> Workspace<'a> {
         Err(Failure::failed(format!("the role {role} lacks privileges to restore {name}")).remedy(grants.join(" ")))
     }
 
-    async fn in_order(&self, tables: Vec<Difference>) -> Result<Differences> {
-        let oids: Vec<u32> = tables.iter().map(|table| table.live.oid).collect();
-        let foreign_keys = catalog::foreign_keys(&self.session, &oids).await?;
-        let position = |oid: u32| oids.iter().position(|&known| known == oid);
-        let edges: Vec<(usize, usize)> =
-            foreign_keys.iter().filter_map(|key| position(key.parent).zip(position(key.child))).collect();
-        let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
-        let order = parents_first(&names, &edges);
-        let mut tables: Vec<(usize, Difference)> = tables
-            .into_iter()
-            .enumerate()
-            .map(|(at, table)| (order.iter().position(|&other| other == at).unwrap_or(at), table))
-            .collect();
-        tables.sort_by_key(|(rank, _)| *rank);
-        Ok(Differences { tables: tables.into_iter().map(|(_, table)| table).collect(), foreign_keys })
-    }
-
     pub(super) async fn roll_back(self) -> Result<()> {
         Ok(self.session.batch_execute("ROLLBACK").await?)
     }
@@ -248,7 +138,7 @@ impl<'a> Workspace<'a> {
     }
 
     pub(super) fn judge(&self, error: tokio_postgres::Error) -> Failure {
-        rejection::judge(error, self.request.lock_timeout)
+        objection::judge(error, self.request.lock_timeout)
     }
 
     /// Puts the application's search path in force, the table's own schema last.
@@ -293,22 +183,4 @@ async fn require_same_source(session: &Session, archive: &Archive) -> Result<()>
         identity.database, identity.system_identifier
     ))
     .remedy("name the archive of this database"))
-}
-
-/// Children outside the restore that a parent's deletion may have taken along.
-fn cascade_notes(differences: &Differences) -> Vec<Note> {
-    let mut notes = Vec::new();
-    for key in &differences.foreign_keys {
-        let Some(parent) = differences.table(key.parent) else { continue };
-        let outside = differences.table(key.child).is_none();
-        if outside && key.on_delete != catalog::Action::Forbid && parent.counts.insert > 0 {
-            let text = format!(
-                "{} refers to it with ON DELETE {}: what went along with its rows comes back only if that table is named too",
-                key.child_name,
-                key.on_delete.as_sql()
-            );
-            notes.push(Note::about(&parent.name, text));
-        }
-    }
-    notes
 }

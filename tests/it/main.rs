@@ -16,6 +16,7 @@ mod kill;
 mod maintenance;
 mod readers;
 mod regress;
+mod scenarios;
 mod scratch;
 mod slots;
 mod stores;
