@@ -65,17 +65,19 @@ fn workloads() -> [Workload; 8] {
             per_transaction: LARGE,
             present: 0,
             identity: "DEFAULT",
-            rounds: ROUNDS,
+            rounds: 1,
             statement: insert.clone(),
         },
         thousands("capture, updates in 1000-row transactions", "updates", MANY, update),
         thousands("capture, deletes in 1000-row transactions", "deletes", MANY, delete),
         Workload {
             identity: "FULL",
+            rounds: 1,
             ..thousands("capture, updates with REPLICA IDENTITY FULL", "updates_full", MANY, update)
         },
         Workload {
             identity: "FULL",
+            rounds: 1,
             ..thousands("capture, deletes with REPLICA IDENTITY FULL", "deletes_full", MANY, delete)
         },
         Workload {

@@ -14,8 +14,8 @@ use super::process::Cost;
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/RESULTS.md");
 
 const INTRODUCTION: &str = "\
-Written by `make bench`; do not edit. Medians of three runs by turns with a yardstick over the same bytes, each a process
-of its own from start to end. A ratio is our rate through the yardstick's: above 1 we are the faster; in brackets the
+Written by `make bench`; do not edit. Medians of three runs (of one where no range is given) by turns with a yardstick over
+the same bytes, each a process of its own from start to end. A ratio is our rate through the yardstick's: above 1 we are the faster; in brackets the
 lowest and highest of the rounds. Processor time is that of our process in all its threads, memory the most it had
 resident. The rows have a primary key, a text, a jsonb and a timestamptz, 150 to 200 bytes as text; the source's fsync
 is off, the archive's is not. Both reach the source over TCP where a line does not say otherwise for capture, and over a
@@ -95,7 +95,10 @@ impl Report {
             thousands(rows),
             rate(&costs.yardstick),
             rate(&costs.ours),
-            format!("**{typical:.2}** ({lowest:.2} to {highest:.2})"),
+            match costs.ours.len() {
+                1 => format!("**{typical:.2}**"),
+                _ => format!("**{typical:.2}** ({lowest:.2} to {highest:.2})"),
+            },
             micros_per_row(rows, &costs.ours),
             mebibytes(&costs.ours),
         ];
