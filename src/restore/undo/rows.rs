@@ -69,6 +69,7 @@ impl History {
         let mut truncated = false;
         for write in writes(workspace.archive, state.relation(), state.key(), range, None).await? {
             truncated |= write.operation == Operation::Truncate;
+            self.note_presence(&write);
             self.note_move(&write);
             for key in [write.old_key, write.new_key].into_iter().flatten() {
                 self.first.entry(key).or_insert(lsn);
@@ -110,7 +111,15 @@ impl History {
     ) -> Result<()> {
         let Some((since, state)) = states.first() else { return Ok(()) };
         let keys: KeySet = self.first.keys().cloned().collect();
-        let range = (*since, workspace.request.now.lsn);
+        // What a single transaction did has been seen; what several did is seen again among what came between.
+        let from = match states.len() {
+            1 => Lsn(since.0 + 1),
+            _ => {
+                self.present.clear();
+                *since
+            }
+        };
+        let range = (from, workspace.request.now.lsn);
         let found = writes(workspace.archive, state.relation(), state.key(), range, Some(Arc::new(keys))).await?;
         for write in &found {
             self.note_presence(write);
