@@ -1,7 +1,7 @@
 //! What the source's own users feel of an archiver: against `pg_recvlogical` on the same slot.
 
 use std::fs;
-use std::process::Child;
+use std::process::Stdio;
 
 use super::Result;
 use super::lab::{Lab, Link, ROW, copy_slot, receiver, slot_of};
@@ -61,18 +61,19 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     let rate = (most / 2.0) as u32;
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());
     copy_slot(lab, &slot, "yardstick")?;
-    lab.drop_slots(&format!("slot_name = '{slot}'"))?;
     for _ in 0..ROUNDS {
-        let drained =
-            process::spawn(receiver(lab, Link::Tcp, DATABASE, "yardstick").stdin(std::process::Stdio::null()))?;
-        theirs.push(beside(drained, || load(Some(rate)))?);
-        copy_slot(lab, "yardstick", &slot)?;
+        // Neither has to catch up with what happened while the other ran.
+        lab.sql(DATABASE, "SELECT pg_replication_slot_advance('yardstick', pg_current_wal_flush_lsn())")?;
+        let drained = process::spawn(receiver(lab, Link::Tcp, DATABASE, "yardstick").stdout(Stdio::null()))?;
+        let felt = load(Some(rate));
+        process::interrupt(drained)?;
+        theirs.push(felt?.1);
+        lab.catch_up(DATABASE, &archive)?;
         let mut archiver = lab.afterimage_over(Link::Tcp, DATABASE, &archive);
         let archiver = process::spawn(archiver.args(["run", "--no-maintenance"]))?;
-        ours.push(beside(archiver, || load(Some(rate)))?);
-        lab.drop_slots("slot_name = 'yardstick'")?;
-        copy_slot(lab, &slot, "yardstick")?;
-        lab.drop_slots(&format!("slot_name = '{slot}'"))?;
+        let felt = load(Some(rate));
+        process::stop(archiver)?;
+        ours.push(felt?.1);
     }
     report.harm(
         &format!("pgbench, {CLIENTS} clients, {rate} transactions/s, half of what the machine can"),
@@ -80,13 +81,6 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
         &ours,
     );
     lab.forget(DATABASE, &archive)
-}
-
-/// What a load feels while a program runs beside it.
-fn beside(program: Child, load: impl FnOnce() -> Result<(f64, Felt)>) -> Result<Felt> {
-    let felt = load();
-    process::stop(program)?;
-    Ok(felt?.1)
 }
 
 /// Of every transaction, in microseconds: the third field of pgbench's log (manual, "pgbench", Per-Transaction Logging).

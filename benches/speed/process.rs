@@ -61,8 +61,17 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 }
 
 /// Ends a program in order.
-pub(crate) fn stop(mut child: Child) -> Result<()> {
-    let told = Command::new("kill").arg(child.id().to_string()).status()?;
+pub(crate) fn stop(child: Child) -> Result<()> {
+    end(child, "-TERM")
+}
+
+/// The same for one that waits for the terminal's interruption, as `pg_recvlogical` does.
+pub(crate) fn interrupt(child: Child) -> Result<()> {
+    end(child, "-INT")
+}
+
+fn end(mut child: Child, signal: &str) -> Result<()> {
+    let told = Command::new("kill").args([signal, &child.id().to_string()]).status()?;
     let ended = child.wait()?;
     if told.success() && ended.success() { Ok(()) } else { Err(format!("stopping it: {ended}").into()) }
 }
