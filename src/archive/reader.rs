@@ -277,20 +277,12 @@ impl Archive {
         Ok(records.iter().map(|record| (record.relation.name.clone(), record.relation.clone())).collect())
     }
 
-    /// The tables that there were at an LSN, each with its latest version; those without rows of their own too.
-    pub async fn tables_at(&self, at: Lsn) -> Result<HashMap<TableName, RelationVersion>> {
-        self.tables_where(|lsn| lsn <= at).await
-    }
-
-    /// The tables that there were before the transaction with this commit LSN.
+    /// The tables that there were before the transaction with this commit LSN, each with its latest version; those without
+    /// rows of their own too. The archive's beginning counts as before.
     pub async fn tables_before(&self, cut: Lsn) -> Result<HashMap<TableName, RelationVersion>> {
         let start = self.identity.start_lsn;
-        self.tables_where(|lsn| lsn < cut || lsn <= start).await
-    }
-
-    async fn tables_where(&self, holds: impl Fn(Lsn) -> bool) -> Result<HashMap<TableName, RelationVersion>> {
         let records = self.relations().await?;
-        let known = records.iter().filter(|record| holds(record.position.lsn));
+        let known = records.iter().filter(|record| record.position.lsn < cut || record.position.lsn <= start);
         let latest: HashMap<u32, &RelationRecord> = known.map(|record| (record.relation.oid, record)).collect();
         let present = latest.into_values().filter(|record| record.event != RelationEvent::Dropped);
         Ok(present.map(|record| (record.relation.name.clone(), record.relation.clone())).collect())

@@ -431,7 +431,7 @@ async fn an_interrupted_beginning_leaves_nothing_to_see() {
         writer.begin(&ArchiveIdentity { start_lsn, ..identity() }).await.unwrap();
         let archive = Archive::open(&store).await.unwrap();
         assert_eq!(archive.watermark().await.unwrap().lsn, start_lsn);
-        let tables: Vec<TableName> = archive.tables_at(start_lsn).await.unwrap().into_keys().collect();
+        let tables: Vec<TableName> = archive.tables_before(start_lsn).await.unwrap().into_keys().collect();
         assert_eq!(tables, [TableName::new("public", "often")], "put {at}");
     }
 }

@@ -93,7 +93,7 @@ pub async fn init(
     let facts = source_check::facts(client).await?;
     if let Some(archive) = Archive::find(store).await? {
         super::run::require_same_source(client, archive.identity()).await?;
-        let tables = archive.tables_at(archive.watermark().await?.lsn).await?.len();
+        let tables = archive.tables_before(archive.watermark().await?.lsn).await?.len();
         let identity = archive.identity().clone();
         return Ok(InitReport { identity, tables, left_out: Vec::new(), rows: 0, bytes: 0, already: true });
     }

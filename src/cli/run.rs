@@ -72,8 +72,9 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let (running, in_progress) = watch::channel(Running::default());
     tokio::spawn(tell_of_large(in_progress));
     let (maintained, published) = (context.config.maintenance.clone(), maintenance::Published::default());
+    let policy = maintained.policy().beside_archiver(settings.memory);
     let keeping = (!args.no_maintenance && !maintained.off)
-        .then(|| tokio::spawn(maintenance::keep(store.clone(), maintained.policy(), published.clone(), stop.clone())));
+        .then(|| tokio::spawn(maintenance::keep(store.clone(), policy, published.clone(), stop.clone())));
     let outcome =
         capture::run(&source, &store, &settings, until, stop, running, &RunShown { json: context.json, published })
             .await;

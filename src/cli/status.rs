@@ -94,7 +94,7 @@ async fn gather(
     source: Option<SourceStatus>,
     source_error: Option<String>,
 ) -> Result<Status> {
-    let mut known: Vec<_> = archive.tables_at(watermark.lsn).await?.into_iter().collect();
+    let mut known: Vec<_> = archive.tables_before(watermark.lsn).await?.into_iter().collect();
     known.sort_by(|a, b| a.0.cmp(&b.0));
     let mut tables = Vec::new();
     for (name, relation) in known {
@@ -122,7 +122,7 @@ async fn gather(
 
 async fn ask(source: &Source, archive: &Archive, watermark: Watermark) -> Result<SourceStatus> {
     let archived: HashSet<u32> =
-        archive.tables_at(watermark.lsn).await?.values().map(|relation| relation.oid).collect();
+        archive.tables_before(watermark.lsn).await?.values().map(|relation| relation.oid).collect();
     let identity = archive.identity();
     let session = source.connect("afterimage status").await?;
     require_same_source(&session, identity).await?;

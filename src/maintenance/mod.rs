@@ -71,6 +71,13 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The same beside an archiver that has so many bytes of memory for itself: a quarter of that for sorting, and files no
+    /// larger than an eighth, since they are in memory until they are whole.
+    pub fn beside_archiver(self, memory: usize) -> Policy {
+        let tiers = Tiers { target_bytes: self.tiers.target_bytes.min(memory as u64 / 8), ..self.tiers };
+        Policy { tiers, memory_bytes: self.memory_bytes.min(memory / 4), ..self }
+    }
+
     fn image_due_bytes(&self, newest: u64) -> u64 {
         self.image_floor_bytes.max((newest as f64 * self.image_ratio) as u64)
     }

@@ -61,7 +61,7 @@ impl Workspace<'_> {
         let wanted =
             |name: &TableName| below.contains(name) || self.request.tables.iter().any(|pattern| pattern.matches(name));
         // A table that is gone by now can be named too.
-        let mut known = self.archive.tables_at(self.request.now.lsn).await?;
+        let mut known = self.archive.tables_before(self.request.now.lsn).await?;
         known.extend(self.archive.tables_before(self.request.to.lsn).await?);
         known.retain(|_, relation| !relation.partitioned);
         let mut names: Vec<&TableName> = known.keys().filter(|name| wanted(name)).collect();
@@ -124,7 +124,7 @@ impl Workspace<'_> {
 
     /// What a relation of the archive is at `now`, whatever it is called by then.
     pub(super) async fn present_of(&self, relation: &RelationVersion) -> Result<Option<TableAt>> {
-        let known = self.archive.tables_at(self.request.now.lsn).await?;
+        let known = self.archive.tables_before(self.request.now.lsn).await?;
         match known.values().find(|known| known.oid == relation.oid) {
             Some(known) => self.present(&known.name).await,
             None => Ok(None),

@@ -39,7 +39,7 @@ impl Release {
         Launch::new(self.installation())
             .set("max_connections", 300)
             .set("max_wal_senders", 120)
-            .set("max_replication_slots", 120)
+            .set("max_replication_slots", 400)
             .set("max_worker_processes", 16)
             .set("max_prepared_transactions", 20)
             .set("track_commit_timestamp", "on")
