@@ -92,11 +92,6 @@ pub struct EncodedFile {
 }
 
 impl EncodedFile {
-    /// Bytes of it.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Puts the file into the store, in no table yet. Can be tried again, under another name each time.
     ///
     /// # Errors

@@ -366,6 +366,14 @@ impl RareRow for SequenceRow {
     }
 }
 
+/// Key of the relation version in a data file's metadata.
+pub const RELATION_KEY: &str = "afterimage.relation";
+
+/// What a data file says of the relation version of its rows.
+pub fn relation_metadata(relation: &RelationVersion) -> Vec<(String, String)> {
+    vec![(RELATION_KEY.to_owned(), relation_json(relation))]
+}
+
 /// A relation version as the archive writes it, in `log/relations` and into every data file.
 pub fn relation_json(relation: &RelationVersion) -> String {
     serde_json::to_string(relation).unwrap_or_default()

@@ -38,9 +38,6 @@ use crate::model::{
     SequenceSample, TableName, Transaction,
 };
 
-/// Key of the relation version in a data file's metadata.
-pub const RELATION_KEY: &str = "afterimage.relation";
-
 /// Key of the number of truncations, in the metadata of files of changes whose rows are in the order of their keys: those
 /// are their first rows, for a truncation concerns every key.
 pub const CLUSTERED_KEY: &str = "afterimage.clustered";
@@ -386,7 +383,7 @@ pub struct DataReader {
 impl DataReader {
     /// The relation version that the file's rows have.
     pub fn relation(&self) -> Result<RelationVersion> {
-        let json = self.said(RELATION_KEY);
+        let json = self.said(log::RELATION_KEY);
         log::parse_relation(
             json.ok_or_else(|| Failure::failed(format!("{} does not say what table it is of", self.path)))?,
         )

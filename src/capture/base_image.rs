@@ -10,7 +10,7 @@ use super::catalog::{self, SourceTable};
 use super::copy_ranges::{Range, Ranges, TableSize};
 use super::open_file::{BATCH_BYTES, OpenFile, joined};
 use super::throttle::Throttle;
-use crate::archive::{FileEncoder, RELATION_KEY, StagedFile, Store, TablePath, log};
+use crate::archive::{FileEncoder, StagedFile, Store, TablePath, log};
 use crate::columnar::{BinaryForm, ImageBuilder};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, Lsn, RelationVersion, quote_identifier, quote_literal};
@@ -251,8 +251,7 @@ impl<'a> ImageFiles<'a> {
     }
 
     fn begin(&self, schema: SchemaRef) -> Result<FileEncoder> {
-        let metadata = vec![(RELATION_KEY.to_owned(), log::relation_json(self.relation))];
-        FileEncoder::new(self.store, schema, metadata, Some(self.lsn.as_i64()))
+        FileEncoder::new(self.store, schema, log::relation_metadata(self.relation), Some(self.lsn.as_i64()))
     }
 
     async fn close(&mut self, file: OpenFile) -> Result<()> {

@@ -9,18 +9,17 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::spawn_blocking;
 
 use super::assembler::{same_columns, same_source_relation};
 use super::base_image::StagedImage;
 use super::catalog;
 use super::freshness::FreshnessMeter;
 use super::known::KnownRelations;
-use super::open_file::{OpenFile, joined};
+use super::open_file::{OpenFile, PARALLEL_FILES};
 use super::run::{Backoff, RunEvents, sleep_or_stop};
 use crate::archive::{
-    ArchiveWriter, DurableLsn, EncodedFile, FileEncoder, Publication, RELATION_KEY, StagedFile, Store, TablePath,
-    UnplacedFile, log,
+    ArchiveWriter, DurableLsn, EncodedFile, FileEncoder, Publication, StagedFile, Store, TablePath, UnplacedFile,
+    blocking, log,
 };
 use crate::columnar::{change_schema, image_table_schema};
 use crate::failure::{Failure, Result};
@@ -104,14 +103,12 @@ pub(super) struct Committer<'a> {
 pub(super) struct Files<'a> {
     /// Those that grow, the one that grew last at the end.
     open: Vec<(Arc<RelationVersion>, OpenFile)>,
+    /// As many as may grow.
     staging: FuturesUnordered<Staging<'a>>,
     staged: HashMap<TableName, Vec<StagedFile>>,
 }
 
 type Staging<'a> = Pin<Box<dyn Future<Output = Result<(TableName, StagedFile)>> + Send + 'a>>;
-
-/// Files that grow at the same time, at most, and as many may be on their way into the store.
-const PARALLEL_FILES: usize = 4;
 
 impl Committer<'_> {
     /// Works until the assembler hangs up.
@@ -139,8 +136,7 @@ impl Committer<'_> {
                 Job::Image(image) => self.add_image(image).await?,
                 Job::Rows { relation, batch, bytes } => self.write(relation, batch, bytes).await?,
                 Job::Place { name, file, lsn, time } => {
-                    let placed = async move { joined(spawn_blocking(move || file.place(lsn, time)).await) };
-                    self.stage(name, placed).await?;
+                    self.stage(name, blocking(move || file.place(lsn, time))).await?;
                 }
                 Job::Publish(publication) => self.publish(publication).await?,
             }
@@ -267,7 +263,7 @@ impl Committer<'_> {
                     let (idlest, file) = self.files.open.remove(0);
                     self.stage(idlest.name.clone(), file.finish()).await?;
                 }
-                let metadata = vec![(RELATION_KEY.to_owned(), log::relation_json(&relation))];
+                let metadata = log::relation_metadata(&relation);
                 let encoder = FileEncoder::new(self.writer.store(), batch.schema(), metadata, None)?;
                 OpenFile::begin(encoder, batch, bytes)
             }

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::spawn_blocking;
 
 use super::assembler::{relation_version, same_source_relation};
 use super::known::KnownRelations;
-use super::open_file::{BATCH_BYTES, ENCODED_BYTES, FILE_BYTES, joined};
-use crate::archive::{RELATION_KEY, SpilledPages, Store, UnplacedEncoder, UnplacedFile, log};
+use super::open_file::{BATCH_BYTES, ENCODED_BYTES, FILE_BYTES, PARALLEL_FILES};
+use crate::archive::{SpilledPages, Store, UnplacedEncoder, UnplacedFile, blocking, log};
 use crate::columnar::ChangeBuilder;
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, Operation, OperationCounts, RelationVersion, Xid};
@@ -26,9 +25,6 @@ use crate::transaction::{DDL_PREFIX, OpenTransaction, ROW_PREFIX, Records};
 
 /// Transactions whose rows are encoded at the same time, at most: those that have begun first.
 pub(super) const TRANSACTIONS: usize = 4;
-
-/// Files of one transaction that grow at the same time, at most.
-const PARALLEL_FILES: usize = 4;
 
 /// What is asked of the [`EarlyEncoder`], for each transaction in order.
 pub(super) enum EarlyWork {
@@ -280,20 +276,19 @@ impl EarlyTable {
             None => OpenEncoder { encoder: self.begin(store, &batch, pages)?, bytes: 0, began: pages.bytes() },
         };
         open.bytes += bytes;
-        let open = joined(spawn_blocking(move || open.encoder.write(&batch).map(|()| open)).await)?;
+        let open = blocking(move || open.encoder.write(&batch).map(|()| open)).await?;
         let full = open.bytes >= FILE_BYTES || pages.bytes() - open.began >= ENCODED_BYTES;
         self.open = Some(open);
         if full { self.end_file().await } else { Ok(()) }
     }
 
     fn begin(&self, store: &Store, batch: &RecordBatch, pages: &SpilledPages) -> Result<UnplacedEncoder> {
-        let metadata = vec![(RELATION_KEY.to_owned(), log::relation_json(&self.relation))];
-        UnplacedEncoder::new(store, batch.schema(), metadata, pages)
+        UnplacedEncoder::new(store, batch.schema(), log::relation_metadata(&self.relation), pages)
     }
 
     async fn end_file(&mut self) -> Result<()> {
         if let Some(open) = self.open.take() {
-            self.files.push(joined(spawn_blocking(move || open.encoder.finish()).await)?);
+            self.files.push(blocking(move || open.encoder.finish()).await?);
         }
         Ok(())
     }
@@ -306,6 +301,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::archive::TablePath;
     use crate::archive::faults::Faulty;
     use crate::model::{Column, Identity, TableName};
     use crate::pgoutput::testing::{description, logical, message};
@@ -356,8 +352,11 @@ mod tests {
         assert!(transaction.has_all(content.counts()));
         assert_eq!(transaction.tables.len(), 1);
         let file = transaction.tables.into_iter().next().unwrap().files.pop().unwrap();
-        let bytes = file.place(Lsn(77), 5).unwrap();
-        assert!(bytes.size() > 1000);
+        let store = Faulty::over(&Arc::new(InMemory::new()), None).store();
+        let path = TablePath::Changes(TableName::new("public", "t"));
+        let staged = file.place(Lsn(77), 5).unwrap().stage(&store, &path).await.unwrap();
+        assert_eq!(staged.rows(), 1000);
+        assert!(staged.size() > 1000);
         // What came later is missed.
         let (transaction, _) = encoded(&messages).await.unwrap();
         content.push(XID, b'I', &message(&["1001", "late"])[1..]);

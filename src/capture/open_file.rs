@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::archive::{EncodedFile, FileEncoder};
+use crate::archive::{EncodedFile, FileEncoder, blocking};
 use crate::failure::{Failure, Result};
 
 /// Bytes of rows, as they are in memory, of one batch. Small enough to be allocated from what the batch before has freed:
@@ -15,6 +15,9 @@ pub(super) const FILE_BYTES: usize = 96 << 20;
 
 /// Bytes of one file as it is encoded: it is in memory until it is whole.
 pub(super) const ENCODED_BYTES: u64 = 8 << 20;
+
+/// Files that grow at the same time, at most.
+pub(super) const PARALLEL_FILES: usize = 4;
 
 /// See the module's documentation.
 pub(super) struct OpenFile {
@@ -45,7 +48,7 @@ impl OpenFile {
 
     pub(super) async fn finish(self) -> Result<EncodedFile> {
         let encoder = joined(self.encoding.await)?;
-        joined(spawn_blocking(move || encoder.finish()).await)
+        blocking(move || encoder.finish()).await
     }
 }
 

@@ -7,8 +7,7 @@ use object_store::memory::InMemory;
 
 use super::*;
 use crate::archive::{
-    Archive, ArchiveIdentity, ArchiveWriter, FORMAT, FileContent, Publication, RELATION_KEY, Store, TablePath, log,
-    stage,
+    Archive, ArchiveIdentity, ArchiveWriter, FORMAT, FileContent, Publication, Store, TablePath, log, stage,
 };
 use crate::columnar::{ChangeBuilder, ImageBuilder, Place, RowText, change_schema, image_table_schema};
 use crate::model::{
@@ -57,7 +56,7 @@ impl Growing {
         }
         let content = FileContent {
             batches: vec![image.finish().unwrap()],
-            metadata: vec![(RELATION_KEY.into(), log::relation_json(relation))],
+            metadata: log::relation_metadata(relation),
             image_lsn: Some(100),
         };
         let file = stage(&store, &TablePath::Images(relation.name.clone()), content).await.unwrap();
@@ -99,7 +98,7 @@ impl Growing {
         self.writer.prepare(&relation.name, &change_schema(relation)).await.unwrap();
         let content = FileContent {
             batches: vec![builder.finish().unwrap()],
-            metadata: vec![(RELATION_KEY.into(), log::relation_json(relation))],
+            metadata: log::relation_metadata(relation),
             image_lsn: None,
         };
         let file = stage(&self.store, &TablePath::Changes(relation.name.clone()), content).await.unwrap();

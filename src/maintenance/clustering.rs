@@ -24,7 +24,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::prelude::SessionConfig;
 use futures::stream::{BoxStream, StreamExt as _};
 
-use crate::archive::{CLUSTERED_KEY, FileEncoder, RELATION_KEY, StagedFile, Store, TablePath, log};
+use crate::archive::{CLUSTERED_KEY, FileEncoder, StagedFile, Store, TablePath, blocking, log};
 use crate::columnar::{Storage, names, old_rows};
 use crate::failure::{Failure, Result};
 use crate::model::{Operation, RelationVersion};
@@ -221,14 +221,13 @@ impl Writing<'_> {
         if matches!(self.order, Order::Changes(_)) {
             truncations += is_no_truncation(&batch)?.false_count();
         }
-        let encoding = tokio::task::spawn_blocking(move || encoder.write(&batch).map(|()| encoder));
-        let encoder = encoding.await.map_err(|error| Failure::failed(format!("a worker stopped: {error}")))??;
+        let encoder = blocking(move || encoder.write(&batch).map(|()| encoder)).await?;
         Ok(OpenFile { encoder, truncations })
     }
 
     fn begin(&self) -> Result<FileEncoder> {
-        let metadata = self.relation.map(|relation| (RELATION_KEY.to_owned(), log::relation_json(relation)));
-        FileEncoder::new(self.store, Arc::clone(&self.schema), metadata.into_iter().collect(), self.image_lsn)
+        let metadata = self.relation.map(log::relation_metadata).unwrap_or_default();
+        FileEncoder::new(self.store, Arc::clone(&self.schema), metadata, self.image_lsn)
     }
 
     async fn closed(&self, file: OpenFile) -> Result<StagedFile> {

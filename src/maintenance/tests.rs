@@ -11,9 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
-use crate::archive::{
-    ArchiveIdentity, ArchiveWriter, DataFile, FORMAT, FileContent, Publication, RELATION_KEY, faults, log, stage,
-};
+use crate::archive::{ArchiveIdentity, ArchiveWriter, DataFile, FORMAT, FileContent, Publication, faults, log, stage};
 use crate::columnar::{ChangeBuilder, ImageBuilder, Place, RowText, change_schema, image_table_schema};
 use crate::history::{KeySet, TableAt};
 use crate::model::{
@@ -168,7 +166,7 @@ impl Grown {
         }
         let content = FileContent {
             batches: vec![image.finish().unwrap()],
-            metadata: vec![(RELATION_KEY.into(), log::relation_json(relation))],
+            metadata: log::relation_metadata(relation),
             image_lsn: Some(START.as_i64()),
         };
         let file = stage(&store, &TablePath::Images(relation.name.clone()), content).await.unwrap();
@@ -212,7 +210,7 @@ impl Grown {
         self.writer.prepare(&relation.name, &change_schema(&relation)).await.unwrap();
         let content = FileContent {
             batches: vec![builder.finish().unwrap()],
-            metadata: vec![(RELATION_KEY.into(), log::relation_json(&relation))],
+            metadata: log::relation_metadata(&relation),
             image_lsn: None,
         };
         let file = stage(&self.store, &TablePath::Changes(relation.name.clone()), content).await.unwrap();
@@ -605,7 +603,7 @@ async fn files_of_an_image_without_the_key_are_not_opened() {
         }
         let content = FileContent {
             batches: vec![image.finish().unwrap()],
-            metadata: vec![(RELATION_KEY.into(), log::relation_json(&relation))],
+            metadata: log::relation_metadata(&relation),
             image_lsn: Some(at.as_i64()),
         };
         let file = stage(&archive.store, &images, content).await.unwrap();
