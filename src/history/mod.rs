@@ -5,10 +5,14 @@
 mod changes;
 mod export;
 mod gathering;
+mod key_table;
+mod keys;
 mod latest;
 mod overlaid;
 mod overlay;
 mod point;
+mod row_set;
+mod spill;
 mod table_at;
 
 #[cfg(test)]
