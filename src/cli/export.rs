@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::context::{Context, parse_pattern, parse_point, single_table};
 use super::output::human;
 use super::progress::say;
+use crate::config::ByteSize;
 use crate::failure::{Failure, Result};
 use crate::history::{ExportFormat, TableAt, export};
 use crate::model::{Point, TablePattern};
@@ -28,6 +29,9 @@ pub(super) struct ExportArgs {
     /// Write to a file instead of standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Memory for the keys of changed rows, and as much for files; more keys wait in the system's temporary directory
+    #[arg(long, value_name = "SIZE", default_value = "256MB")]
+    memory: ByteSize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -47,7 +51,7 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<()> {
     let cut = context.resolve(&archive, &args.at).await?;
     let name = single_table(&args.table, archive.tables_ever().await?.keys())?;
     let gone = || Failure::refused(format!("{name} did not exist at {}", cut.point));
-    let table = TableAt::at(&archive, &name, &cut).await?.ok_or_else(gone)?;
+    let table = TableAt::at(&archive, &name, &cut).await?.ok_or_else(gone)?.within(args.memory.0 as usize);
     for column in &table.relation().left_out {
         say(&format!("warning: {name}.{column} is a generated column: the source does not publish it, it is left out"));
     }

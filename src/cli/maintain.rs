@@ -9,15 +9,18 @@ use tokio::sync::watch;
 use super::context::Context;
 use super::output::{human, print_document, print_text};
 use super::run::stop_requested;
-use crate::config::{MaintenanceConfig, Span};
+use crate::config::{ByteSize, MaintenanceConfig, Span};
 use crate::failure::Result;
-use crate::maintenance::{TablePlan, TableReport, maintain, plan};
+use crate::maintenance::{Policy, TablePlan, TableReport, maintain, plan};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct MaintainArgs {
     /// How long a file stays after it was replaced, for readers of older versions of its table; 24h by default
     #[arg(long, value_name = "DURATION")]
     retention: Option<Span>,
+    /// Memory for sorting, and as much for the keys of changed rows; what is more waits in the system's temporary directory
+    #[arg(long, value_name = "SIZE", default_value = "256MB")]
+    memory: ByteSize,
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -39,6 +42,7 @@ pub(super) async fn run(context: &Context, args: MaintainArgs) -> Result<()> {
     let archive = context.archive().await?;
     let file = context.config.maintenance.clone();
     let policy = MaintenanceConfig { retention: args.retention.or(file.retention), ..file }.policy();
+    let policy = Policy { memory_bytes: args.memory.0 as usize, ..policy };
     if args.dry_run {
         let report = Plan { archive: archive.store().to_string(), planned: plan(&archive, &policy).await? };
         return if context.json {

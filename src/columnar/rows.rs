@@ -160,6 +160,11 @@ impl RowText {
         self.fields.push(present.then_some(start..self.bytes.len()));
     }
 
+    /// Bytes that it takes.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.fields.capacity() * size_of::<Option<Range<usize>>>()
+    }
+
     pub fn len(&self) -> usize {
         self.fields.len()
     }

@@ -1,11 +1,14 @@
 //! The changes of a range of history, read from the files in which they lie.
 
 use std::collections::HashSet;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow::datatypes::Int64Type;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use hashbrown::DefaultHashBuilder;
 
 use crate::archive::{Archive, DataFile, DataReader, KeyBounds};
 use crate::columnar::{RowReader, Storage, Wanted, names, old_rows};
@@ -17,6 +20,39 @@ pub type Key = Box<[u8]>;
 
 /// Keys of rows.
 pub type KeySet = HashSet<Key>;
+
+/// One of several parts that all keys are shared out to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KeyPart {
+    hasher: DefaultHashBuilder,
+    number: u64,
+    /// There are two to the power of this.
+    halvings: u32,
+}
+
+/// In more parts keys are not shared out: reading every change so often takes too long.
+const MOST_HALVINGS: u32 = 16;
+
+impl KeyPart {
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.halvings == 0 || self.hasher.hash_one(key) % (1 << self.halvings) == self.number
+    }
+
+    /// Whether it is not all keys.
+    pub(super) fn is_some(&self) -> bool {
+        self.halvings > 0
+    }
+
+    /// Its halves; `None` where it is to be taken as it is.
+    pub(super) fn halves(self) -> std::result::Result<[KeyPart; 2], KeyPart> {
+        if self.halvings >= MOST_HALVINGS {
+            return Err(self);
+        }
+        let other = self.number + (1 << self.halvings);
+        let half = |number| KeyPart { hasher: self.hasher.clone(), number, halvings: self.halvings + 1 };
+        Ok([half(self.number), half(other)])
+    }
+}
 
 /// Where a version of a row lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,18 +107,21 @@ pub(super) enum Select {
     All,
     /// Those of rows under these keys, before or after.
     Keys(Arc<KeySet>),
+    /// The same for one of several parts of all keys.
+    Part(KeyPart),
     /// Updates that moved a row from one key to another, and truncations.
     KeyChanges,
 }
 
 impl Select {
     fn takes(&self, entry: &Entry) -> bool {
-        let among = |keys: &KeySet, key: &Option<Key>| key.as_ref().is_some_and(|key| keys.contains(key));
+        let any = |is_wanted: &dyn Fn(&Key) -> bool| {
+            entry.operation == Operation::Truncate || entry.old_key.iter().chain(&entry.new_key).any(is_wanted)
+        };
         match self {
             Select::All => true,
-            Select::Keys(keys) => {
-                entry.operation == Operation::Truncate || among(keys, &entry.old_key) || among(keys, &entry.new_key)
-            }
+            Select::Keys(keys) => any(&|key| keys.contains(key)),
+            Select::Part(part) => any(&|key| part.has(key)),
             Select::KeyChanges => entry.operation == Operation::Truncate || entry.changes_key(),
         }
     }
@@ -92,6 +131,26 @@ impl Entry {
     pub(super) fn changes_key(&self) -> bool {
         self.old_key.is_some() && self.new_key.is_some()
     }
+
+    /// Bytes that it takes, and what is made of it.
+    fn memory(&self) -> usize {
+        let keys = self.old_key.iter().chain(&self.new_key);
+        ENTRY_BYTES + keys.map(|key| key.len() + KEY_BYTES).sum::<usize>()
+    }
+}
+
+/// Bytes of a change while changes are put in order and applied, and of a key beside its own.
+const ENTRY_BYTES: usize = 2 * size_of::<Entry>();
+const KEY_BYTES: usize = 96;
+
+/// Bytes that the changes of a range may take together.
+struct Room(AtomicUsize);
+
+impl Room {
+    /// False where there is not so much.
+    fn take(&self, bytes: usize) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
 }
 
 /// Of rows that changed their keys again and again, so many changes are followed one by one before all are looked at.
@@ -99,20 +158,24 @@ const FOLLOWED_KEY_CHANGES: usize = 4;
 
 impl Range<'_> {
     /// The changes of rows under these keys, and under those where the same rows stood before: what an update left out may
-    /// lie there. All those keys come back.
-    pub(super) async fn entries_with_former_keys(&self, keys: &KeySet) -> Result<(Entries, Arc<KeySet>)> {
+    /// lie there. All those keys come back; `None` where the changes take more memory.
+    pub(super) async fn entries_with_former_keys(
+        &self,
+        keys: &KeySet,
+        memory: usize,
+    ) -> Result<Option<(Entries, Arc<KeySet>)>> {
         let mut all = Arc::new(keys.clone());
         for _ in 0..FOLLOWED_KEY_CHANGES {
-            let found = self.entries(Select::Keys(Arc::clone(&all))).await?;
+            let Some(found) = self.entries_in(Select::Keys(Arc::clone(&all)), memory).await? else { return Ok(None) };
             let wider = with_former(&all, &found.entries);
             if wider.len() == all.len() {
-                return Ok((found, all));
+                return Ok(Some((found, all)));
             }
             all = Arc::new(wider);
         }
         let changed = self.entries(Select::KeyChanges).await?;
         let all = Arc::new(with_former(keys, &changed.entries));
-        Ok((self.entries(Select::Keys(Arc::clone(&all))).await?, all))
+        Ok(self.entries_in(Select::Keys(Arc::clone(&all)), memory).await?.map(|found| (found, all)))
     }
 
     /// The files with changes of the range, and what is to be read of each.
@@ -135,13 +198,23 @@ impl Range<'_> {
 
     /// The changes of the range, in order.
     pub(super) async fn entries(&self, select: Select) -> Result<Entries> {
+        let found = self.entries_in(select, usize::MAX).await?;
+        found.ok_or_else(|| Failure::failed("more changes than can be counted"))
+    }
+
+    /// The same; `None` where they take more memory.
+    pub(super) async fn entries_in(&self, select: Select, memory: usize) -> Result<Option<Entries>> {
         let (files, parts) = self.parts().await?;
-        let reading = |part: FilePart| joined(tokio::spawn(part.entries(select.clone())));
+        let room = Arc::new(Room(AtomicUsize::new(memory)));
+        let reading = |part: FilePart| joined(tokio::spawn(part.entries(select.clone(), Arc::clone(&room))));
         let parts = stream::iter(parts).map(reading).buffered(PARALLEL_FILES);
-        let mut entries: Vec<Entry> = parts.try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+        let Some(found) = parts.try_collect::<Vec<_>>().await?.into_iter().collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let mut entries: Vec<Entry> = found.into_iter().flatten().collect();
         // Stable, because runs that are in order already are then found and merged.
         entries.sort_by_key(|entry| entry.position);
-        Ok(Entries { files, entries })
+        Ok(Some(Entries { files, entries }))
     }
 }
 
@@ -188,23 +261,28 @@ impl FilePart {
         Ok((relation.oid == self.oid).then_some((reader, relation)))
     }
 
-    async fn entries(self, select: Select) -> Result<Vec<Entry>> {
-        let Some((reader, relation)) = self.open().await? else { return Ok(Vec::new()) };
+    /// `None` where there is no room for them.
+    async fn entries(self, select: Select, room: Arc<Room>) -> Result<Option<Vec<Entry>>> {
+        let Some((reader, relation)) = self.open().await? else { return Ok(Some(Vec::new())) };
         let columns: Vec<Wanted<'_>> = self.key.iter().map(|key| wanted_in(key, &relation)).collect();
         let reader = match &select {
             Select::Keys(keys) => reader.select_changes(&key_bounds(&columns, keys)),
             _ => reader,
         };
-        let Some(reader) = self.within_range(reader).await? else { return Ok(Vec::new()) };
+        let Some(reader) = self.within_range(reader).await? else { return Ok(Some(Vec::new())) };
         let mut wanted = vec![names::LSN, names::SEQ, names::OP, names::OLD, names::MISSING, names::EXACT];
         wanted.extend(columns.iter().filter_map(stored_name));
         let mut numbers = reader.row_numbers();
         let mut batches = reader.columns(&wanted).stream()?;
         let mut entries = Vec::new();
         while let Some(batch) = batches.try_next().await? {
+            let before = entries.len();
             self.entries_of(&batch, &columns, &select, &mut numbers, &mut entries)?;
+            if !room.take(entries[before..].iter().map(Entry::memory).sum()) {
+                return Ok(None);
+            }
         }
-        Ok(entries)
+        Ok(Some(entries))
     }
 
     /// Where few rows of a large file are in the range, those alone are read; `None` where none are.

@@ -236,7 +236,8 @@ impl Chronicle {
         let mut only = self.only.clone();
         let (found, touched) = match &self.only {
             Some(keys) => {
-                let (found, keys) = range.entries_with_former_keys(keys).await?;
+                let found = range.entries_with_former_keys(keys, usize::MAX).await?;
+                let (found, keys) = found.ok_or_else(|| Failure::failed("more changes than can be counted"))?;
                 only = Some(Arc::clone(&keys));
                 (found.entries, Some(keys))
             }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::changes::{PARALLEL_FILES, joined, selection, stored_name, wanted_in};
-use super::latest::Latest;
+use super::changes::{PARALLEL_FILES, joined, stored_name, wanted_in};
+use super::row_set::RowSet;
 use crate::archive::{Archive, DataFile, DataReader};
 use crate::columnar::{RowReader, RowText, Wanted, names};
 use crate::failure::{Failure, Result};
@@ -33,9 +33,8 @@ pub type Take<'a, G> = dyn FnMut(G) -> Result<()> + Send + 'a;
 /// Bytes of rows that are handed on at once.
 const GATHERED_BYTES: usize = 256 << 10;
 
-/// Row groups read at the same time, and MiB of their files that are in memory then.
-const PARALLEL_GROUPS: usize = 8;
-const GROUPS_MIB: u32 = 256;
+/// Row groups read at the same time.
+pub(super) const PARALLEL_GROUPS: usize = 8;
 
 /// Rows as they are, one after the other.
 #[derive(Debug, Clone, Default)]
@@ -116,53 +115,53 @@ pub(super) struct FileRows {
     pub(super) archive: Archive,
     pub(super) shape: Arc<Shape>,
     pub(super) file: DataFile,
-    /// The numbers of those that are wanted, ascending; all without it.
-    pub(super) rows: Option<Vec<u32>>,
-    /// Rows under keys that these changes touch are left out.
-    pub(super) without: Option<Arc<Latest>>,
+    pub(super) rows: Chosen,
+}
+
+/// Which rows of a file are wanted.
+#[derive(Debug)]
+pub(super) enum Chosen {
+    Only(RowSet),
+    AllBut(RowSet),
 }
 
 impl FileRows {
     /// The parts of the file that can be read beside each other.
-    async fn open(self) -> Result<Vec<Part>> {
+    pub(super) async fn open(self) -> Result<Vec<Part>> {
         let reader = self.archive.read_some(&self.file).await?;
         let relation = Arc::new(reader.relation()?);
-        let wanted = |group: std::ops::Range<u64>| {
-            let Some(rows) = &self.rows else { return vec![group] };
-            let place = |end: u64| rows.partition_point(|row| u64::from(*row) < end);
-            selection(&rows[place(group.start)..place(group.end)])
+        let wanted = |group: std::ops::Range<u64>| match &self.rows {
+            Chosen::Only(rows) => rows.ranges(true, group),
+            Chosen::AllBut(rows) => rows.ranges(false, group),
         };
         let groups = reader.row_groups().into_iter().map(wanted).filter(|rows| !rows.is_empty());
         let parts = groups.map(|rows| Part {
             shape: Arc::clone(&self.shape),
             reader: reader.copy().select(rows),
             relation: Arc::clone(&relation),
-            without: self.without.clone(),
         });
         Ok(parts.collect())
     }
 }
 
 /// Rows of a row group.
-struct Part {
+pub(super) struct Part {
     shape: Arc<Shape>,
     reader: DataReader,
     relation: Arc<RelationVersion>,
-    without: Option<Arc<Latest>>,
 }
 
 impl Part {
     /// Bytes that are read, in MiB and not more than may be in memory.
-    fn weight(&self) -> u32 {
+    fn weight(&self, most: u32) -> u32 {
         let rows = self.reader.selected_rows();
-        u32::try_from(rows.saturating_mul(self.reader.row_bytes()) >> 20).unwrap_or(u32::MAX).clamp(1, GROUPS_MIB)
+        u32::try_from(rows.saturating_mul(self.reader.row_bytes()) >> 20).unwrap_or(u32::MAX).clamp(1, most)
     }
 
-    async fn gather<G: Gather>(self, memory: Arc<Semaphore>, empty: G, out: mpsc::Sender<G>) -> Result<()> {
+    async fn gather<G: Gather>(self, memory: Arc<Memory>, empty: G, out: mpsc::Sender<G>) -> Result<()> {
         let stopped = |_| Failure::failed("nobody takes the rows any more");
-        let _held = memory.acquire_many_owned(self.weight()).await.map_err(|_| Failure::failed("reading has ended"))?;
-        let (shape, relation) = (Arc::clone(&self.shape), Arc::clone(&self.relation));
-        let Some(reader) = self.remaining().await? else { return Ok(()) };
+        let _held = memory.acquire(&self).await?;
+        let Part { shape, reader, relation } = self;
         let columns: Vec<Wanted<'_>> = shape.columns.iter().map(|column| wanted_in(column, &relation)).collect();
         let mut batches = only(&reader, &columns).stream()?;
         let (mut rows, mut text) = (empty.clone(), RowText::default());
@@ -185,25 +184,43 @@ impl Part {
         if rows.bytes() > 0 { out.send(rows).await.map_err(stopped) } else { Ok(()) }
     }
 
-    /// What is to be read without the rows that changes touch, by the keys alone; `None` where nothing remains.
-    async fn remaining(self) -> Result<Option<DataReader>> {
-        let Part { shape, reader, relation, without } = self;
-        let Some(without) = without else { return Ok(Some(reader)) };
+    /// Gives the number of each row in its file, and its key.
+    pub(super) async fn for_each_key(self, mut visit: impl FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
+        let Part { shape, reader, relation } = self;
         let keys: Vec<Wanted<'_>> = shape.key.iter().map(|column| wanted_in(column, &relation)).collect();
         let (mut numbers, mut batches) = (reader.row_numbers(), only(&reader, &keys).stream()?);
-        let (mut found, mut key) = (Vec::new(), Vec::new());
+        let mut key = Vec::new();
         while let Some(batch) = batches.try_next().await? {
             let rows = RowReader::new(&batch, &keys)?;
             for (row, number) in (0..batch.num_rows()).zip(numbers.by_ref()) {
                 rows.read_key(row, &mut key);
-                if !without.touches(&key) {
-                    found.push(number as u32);
-                }
+                visit(number as u32, &key)?;
             }
         }
-        Ok((!found.is_empty()).then(|| reader.select(selection(&found))))
+        Ok(())
     }
 }
+
+/// Memory for the parts that are read at the same time, in MiB of their files.
+struct Memory {
+    room: Arc<Semaphore>,
+    most: u32,
+}
+
+impl Memory {
+    fn new(bytes: usize) -> Memory {
+        let most = u32::try_from(bytes >> 20).unwrap_or(u32::MAX).clamp(1, MOST_MIB);
+        Memory { room: Arc::new(Semaphore::new(most as usize)), most }
+    }
+
+    async fn acquire(&self, part: &Part) -> Result<OwnedSemaphorePermit> {
+        let room = Arc::clone(&self.room).acquire_many_owned(part.weight(self.most)).await;
+        room.map_err(|_| Failure::failed("reading has ended"))
+    }
+}
+
+/// Of more memory reading gets no faster.
+const MOST_MIB: u32 = 256;
 
 /// A file with these columns only.
 fn only(reader: &DataReader, columns: &[Wanted<'_>]) -> DataReader {
@@ -213,9 +230,15 @@ fn only(reader: &DataReader, columns: &[Wanted<'_>]) -> DataReader {
     })
 }
 
-/// Reads files beside each other and hands on what was gathered of them, in any order.
-pub(super) async fn in_parallel<G: Gather>(files: Vec<FileRows>, empty: G, take: &mut Take<'_, G>) -> Result<()> {
-    let memory = Arc::new(Semaphore::new(GROUPS_MIB as usize));
+/// Reads files beside each other and hands on what was gathered of them, in any order. So many bytes of them are in memory
+/// at once, or one row group.
+pub(super) async fn in_parallel<G: Gather>(
+    files: Vec<FileRows>,
+    memory: usize,
+    empty: G,
+    take: &mut Take<'_, G>,
+) -> Result<()> {
+    let memory = Arc::new(Memory::new(memory));
     let (sender, mut receiver) = mpsc::channel(PARALLEL_GROUPS);
     let reading =
         move |part: Part| joined(tokio::spawn(part.gather(Arc::clone(&memory), empty.clone(), sender.clone())));

@@ -1,194 +1,134 @@
-//! The last change of every key in a range of history.
+//! The last change of every key in a range of history, and what of the base is left beside it.
 //!
 //! Where a key is unique at any time, its last change says what stands under it in the end, and whatever it changed in
 //! the base is not there any more. So changes need not be put in order: of each key only the latest so far is kept, by
 //! several threads at once, each for the files' row groups at hand. What updates left out is not followed here.
 
-use std::hash::BuildHasher as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::changes::{ChangeBatch, FilePart, KeySet, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in};
-use crate::archive::{DataFile, DataReader};
+use super::changes::{ChangeBatch, FilePart, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in};
+use super::gathering::{FileRows, PARALLEL_GROUPS, Part};
+use super::key_table::{Last, Left};
+use super::keys::{Keys, KnownKeys, SHARDS};
+use super::row_set::RowSet;
+use super::spill::Spill;
+use crate::archive::{DataFile, DataReader, blocking};
 use crate::columnar::{Wanted, names};
-use crate::failure::Result;
-use crate::model::{Operation, Position, RelationVersion};
-
-/// Parts that the keys are shared out to, so that threads seldom wait for each other.
-const SHARDS: usize = 64;
-
-/// Row groups read at the same time.
-const PARALLEL_GROUPS: usize = 8;
-
-/// What a key's change left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
-    Nothing,
-    Row,
-    /// A row of which the change did not bring all values.
-    Incomplete,
-}
-
-/// A change of a key.
-#[derive(Debug, Clone, Copy)]
-struct Last {
-    position: Position,
-    place: Place,
-    left: Left,
-}
+use crate::failure::{Failure, Result};
+use crate::model::{Operation, RelationVersion};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Latest {
     pub(super) files: Vec<DataFile>,
+    /// Of each file the rows that stand there in the end, brought whole.
+    pub(super) rows: Vec<RowSet>,
+    /// Of each file of the base the rows that do not any more.
+    pub(super) gone: Vec<RowSet>,
+    /// The keys of rows that changes left without bringing all of their values.
+    pub(super) incomplete: Option<Spill>,
     keys: Keys,
+    taken: bool,
 }
 
 impl Latest {
-    /// Reads the changes of a range.
-    pub(super) async fn read(range: &Range<'_>) -> Result<Latest> {
+    /// Reads the changes of a range. Keys take about so many bytes of memory, the others wait on disk.
+    pub(super) async fn read(range: &Range<'_>, memory: usize) -> Result<Latest> {
         let (files, parts) = range.parts().await?;
-        let keys = Arc::new(Keys::default());
+        let keys = Arc::new(Keys::new(memory));
         let opened = stream::iter(parts).map(|part| opened(part, Arc::clone(&keys))).buffered(PARALLEL_FILES);
         let groups = opened.map_ok(|groups| stream::iter(groups.into_iter().map(Ok))).try_flatten();
         let folding = groups.map_ok(|group| joined(tokio::spawn(group.fold()))).try_buffer_unordered(PARALLEL_GROUPS);
         folding.try_collect::<Vec<()>>().await?;
-        // The tasks have ended, so nobody else has it.
-        let keys = Arc::into_inner(keys).unwrap_or_default();
-        Ok(Latest { files, keys })
+        let rows = vec![RowSet::default(); files.len()];
+        Ok(Latest { files, rows, gone: Vec::new(), incomplete: None, keys: alone(keys)?, taken: false })
     }
 
     /// Whether the range has no change at all.
     pub(super) fn is_empty(&self) -> bool {
-        self.truncation().is_none() && self.keys.shards.iter().all(|shard| lock(shard).known.is_empty())
+        !self.is_truncated() && self.keys.is_empty()
     }
 
     /// Whether rows of before are all gone.
     pub(super) fn is_truncated(&self) -> bool {
-        self.truncation().is_some()
+        self.keys.truncation().is_some()
     }
 
-    fn truncation(&self) -> Option<Position> {
-        *lock(&self.keys.truncation)
-    }
-
-    /// Whether a key was changed, so that its row of before is not there any more.
-    pub(super) fn touches(&self, key: &[u8]) -> bool {
-        let hash = self.keys.hasher.hash_one(key);
-        lock(self.keys.shard(hash)).find(hash, key).is_some()
-    }
-
-    /// The rows that changes left and brought whole: for each file their numbers, ascending.
-    pub(super) fn rows(&self) -> Vec<Vec<u32>> {
-        let mut rows = vec![Vec::new(); self.files.len()];
-        self.for_each_live(|_, last| {
-            if let (Left::Row, Some(rows)) = (last.left, rows.get_mut(last.place.file as usize)) {
-                rows.push(last.place.row);
+    /// Finds the rows of the base that changes have taken away, by their keys alone. To be asked before
+    /// [`Latest::next_keys`], which finds the others.
+    pub(super) async fn take_from_base(self, files: Vec<FileRows>) -> Result<Latest> {
+        let Latest { files: changes, rows, incomplete, keys, taken, .. } = self;
+        let mut gone = vec![RowSet::default(); files.len()];
+        let keys = Arc::new(keys);
+        let opened = stream::iter(files).map(FileRows::open).buffered(PARALLEL_FILES).enumerate();
+        let parts = opened.map(|(at, parts)| parts.map(|parts| (at as u32, parts)));
+        let parts = parts.map_ok(|(at, parts)| stream::iter(parts.into_iter().map(move |part| Ok((at, part)))));
+        {
+            let taking = |(at, part)| joined(tokio::spawn(taken_from(at, part, Arc::clone(&keys))));
+            let mut found = std::pin::pin!(parts.try_flatten().map_ok(taking).try_buffer_unordered(PARALLEL_GROUPS));
+            while let Some((at, rows)) = found.try_next().await? {
+                rows.into_iter().for_each(|row| gone[at as usize].insert(row));
             }
-        });
-        rows.iter_mut().for_each(|rows| rows.sort_unstable());
-        rows
+        }
+        Ok(Latest { files: changes, rows, gone, incomplete, keys: alone(keys)?, taken })
     }
 
-    /// The keys of rows that changes left without bringing all of their values.
-    pub(super) fn incomplete(&self) -> KeySet {
-        let mut keys = KeySet::new();
-        self.for_each_live(|key, last| {
-            if last.left == Left::Incomplete {
-                keys.insert(key.into());
+    /// Some of the keys, others at each call, until there are none. Their rows are known from then on.
+    pub(super) async fn next_keys(mut self) -> Result<(Latest, Option<KnownKeys>)> {
+        blocking(move || {
+            let known = match std::mem::replace(&mut self.taken, true) {
+                false => Some(self.keys.resident()),
+                true => self.keys.recall(&mut self.gone)?,
+            };
+            if let Some(known) = &known {
+                self.note(known)?;
             }
-        });
-        keys
+            Ok((self, known))
+        })
+        .await
     }
 
-    fn for_each_live(&self, mut visit: impl FnMut(&[u8], &Last)) {
-        let truncation = self.truncation();
-        for shard in &self.keys.shards {
-            let shard = lock(shard);
-            for known in &shard.known {
-                if truncation.is_none_or(|truncation| known.last.position > truncation) {
-                    visit(shard.key(known), &known.last);
+    fn note(&mut self, known: &KnownKeys) -> Result<()> {
+        known.for_each(|key, last| {
+            match last.left {
+                Left::Row => {
+                    if let Some(rows) = self.rows.get_mut(last.place.file as usize) {
+                        rows.insert(last.place.row);
+                    }
                 }
+                Left::Incomplete => {
+                    let incomplete = match &mut self.incomplete {
+                        Some(incomplete) => incomplete,
+                        none => none.insert(Spill::create()?),
+                    };
+                    incomplete.write(key, last)?;
+                }
+                Left::Nothing | Left::Base => {}
             }
+            Ok(())
+        })
+    }
+}
+
+/// What tasks that have ended shared.
+fn alone(keys: Arc<Keys>) -> Result<Keys> {
+    Arc::into_inner(keys).ok_or_else(|| Failure::failed("a reader has not ended"))
+}
+
+/// The rows of a part of the base, in a file with this number, that changes have taken away.
+async fn taken_from(at: u32, part: Part, keys: Arc<Keys>) -> Result<(u32, Vec<u32>)> {
+    let mut gone = Vec::new();
+    part.for_each_key(|row, key| {
+        if keys.takes_from_base(key, Place { file: at, row })? {
+            gone.push(row);
         }
-    }
-}
-
-/// The keys met so far.
-#[derive(Debug)]
-struct Keys {
-    hasher: DefaultHashBuilder,
-    shards: Vec<Mutex<Shard>>,
-    /// The last truncation.
-    truncation: Mutex<Option<Position>>,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Keys { hasher: DefaultHashBuilder::default(), shards, truncation: Mutex::default() }
-    }
-}
-
-impl Keys {
-    /// By bits of the hash that a table does not place its entries by.
-    fn index(hash: u64) -> usize {
-        (hash >> 40) as usize % SHARDS
-    }
-
-    fn shard(&self, hash: u64) -> &Mutex<Shard> {
-        &self.shards[Keys::index(hash)]
-    }
-}
-
-/// A panic of another thread ends the reading anyway.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Some of the keys, one after the other in one piece of memory.
-#[derive(Debug, Default)]
-struct Shard {
-    /// The hash, and the number of the key.
-    table: HashTable<(u64, u32)>,
-    bytes: Vec<u8>,
-    known: Vec<Known>,
-}
-
-/// A key and its last change, side by side: looking one up among many is waiting for memory.
-#[derive(Debug)]
-struct Known {
-    start: usize,
-    length: usize,
-    last: Last,
-}
-
-impl Shard {
-    fn key(&self, known: &Known) -> &[u8] {
-        &self.bytes[known.start..known.start + known.length]
-    }
-
-    fn find(&self, hash: u64, key: &[u8]) -> Option<usize> {
-        let is_it = |(known, at): &(u64, u32)| *known == hash && self.key(&self.known[*at as usize]) == key;
-        self.table.find(hash, is_it).map(|(_, at)| *at as usize)
-    }
-
-    fn note(&mut self, hash: u64, key: &[u8], change: Last) {
-        if let Some(at) = self.find(hash, key) {
-            let last = &mut self.known[at].last;
-            if last.position < change.position {
-                *last = change;
-            }
-            return;
-        }
-        let at = self.known.len() as u32;
-        self.known.push(Known { start: self.bytes.len(), length: key.len(), last: change });
-        self.bytes.extend_from_slice(key);
-        self.table.insert_unique(hash, (hash, at), |(hash, _)| *hash);
-    }
+        Ok(())
+    })
+    .await?;
+    Ok((at, gone))
 }
 
 /// A row group of a file of changes, to be read beside others.
@@ -232,10 +172,10 @@ impl Group {
         while let Some(batch) = batches.try_next().await? {
             noted.read(&part, &batch, &columns, &mut numbers, &keys)?;
             if noted.bytes.len() >= NOTED_BYTES {
-                noted.give(&keys);
+                noted.give(&keys)?;
             }
         }
-        noted.give(&keys);
+        noted.give(&keys)?;
         Ok(())
     }
 }
@@ -279,8 +219,7 @@ impl Noted {
             }
             let operation = changes.operation(row)?;
             if operation == Operation::Truncate {
-                let mut last = lock(&keys.truncation);
-                *last = (*last).max(Some(position));
+                keys.truncated_at(position);
                 continue;
             }
             let place = Place { file: part.at, row: number as u32 };
@@ -310,25 +249,23 @@ impl Noted {
             }
             return;
         }
-        let hash = keys.hasher.hash_one(key);
+        let hash = keys.hash(key);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
-        let (shard, bytes) = (Keys::index(hash), start..self.bytes.len());
+        let (shard, bytes) = (Keys::shard_of(hash), start..self.bytes.len());
         self.changes[shard].push((hash, bytes.clone(), change));
         self.latest = Some((shard, bytes));
     }
 
-    fn give(&mut self, keys: &Keys) {
-        for (shard, changes) in keys.shards.iter().zip(&mut self.changes) {
-            if changes.is_empty() {
-                continue;
-            }
-            let mut shard = lock(shard);
-            for (hash, bytes, change) in changes.drain(..) {
-                shard.note(hash, &self.bytes[bytes], change);
+    fn give(&mut self, keys: &Keys) -> Result<()> {
+        for (shard, changes) in self.changes.iter_mut().enumerate() {
+            if !changes.is_empty() {
+                let bytes = &self.bytes;
+                keys.note(shard, changes.drain(..).map(|(hash, key, change)| (hash, &bytes[key], change)))?;
             }
         }
         self.bytes.clear();
         self.latest = None;
+        Ok(())
     }
 }

@@ -6,11 +6,15 @@ mod changes;
 mod chronicle;
 mod export;
 mod gathering;
+mod key_table;
+mod keys;
 mod latest;
 mod lives;
 mod overlaid;
 mod overlay;
 mod point;
+mod row_set;
+mod spill;
 mod table_at;
 mod typed;
 

@@ -9,7 +9,7 @@ use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use futures::TryStreamExt as _;
 
 use super::changes::{Key, KeySet, Place, key_bounds, selection, stored_name, wanted_in};
-use super::overlay::{Overlay, Source};
+use super::overlay::{Only, Overlay, Source};
 use super::table_at::{Base, RowSink, TableAt, rearrange};
 use crate::archive::{DataFile, DataReader, Image};
 use crate::columnar::{RowReader, RowText, Wanted, names};
@@ -23,15 +23,20 @@ type KeyedSink<'a> = dyn FnMut(&RowText, &[u8]) -> Result<()> + Send + 'a;
 type VersionSink<'a> = dyn FnMut(usize, &RowText, Vec<usize>, &[u8]) -> Result<()> + Send + 'a;
 
 impl TableAt {
-    /// The rows with every change applied in order, which heeds what changes left out, and how often a row stands there.
-    pub(super) async fn overlaid_rows(&self, only: Option<&KeySet>, sink: &mut RowSink<'_>) -> Result<()> {
+    /// The rows under these keys with every change applied in order, which heeds what changes left out, and how often a
+    /// row stands there. About the bytes that texts of rows took come back; `None` and no row where the changes take more
+    /// than this memory.
+    pub(super) async fn overlaid_rows(
+        &self,
+        only: &Only<'_>,
+        memory: usize,
+        sink: &mut RowSink<'_>,
+    ) -> Result<Option<usize>> {
         let range = self.range();
-        let (mut overlay, read) = Overlay::read(&range, only).await?;
+        let Some((mut overlay, read)) = Overlay::read(&range, only, memory).await? else { return Ok(None) };
         let read = read.as_deref();
         let mut borrowed = Borrowed::of(&overlay);
-        let mut wanted = |row: &RowText, key: &[u8]| {
-            if only.is_none_or(|only| only.contains(key)) { sink(row) } else { Ok(()) }
-        };
+        let mut wanted = |row: &RowText, key: &[u8]| if only.has(key) { sink(row) } else { Ok(()) };
         if !overlay.image_dropped || borrowed.needs_image() {
             match &self.base {
                 Base::Nothing | Base::Leaves(_) => {}
@@ -45,7 +50,8 @@ impl TableAt {
                 }
             }
         }
-        self.changed_rows(&overlay, &mut borrowed, &mut wanted).await
+        let kept = self.changed_rows(&overlay, &mut borrowed, &mut wanted).await?;
+        Ok(Some(kept + borrowed.memory()))
     }
 
     fn columns_in<'r>(&'r self, relation: &'r RelationVersion) -> Vec<Wanted<'r>> {
@@ -108,7 +114,7 @@ impl TableAt {
         let relation = reader.relation()?;
         let columns = self.columns_in(&relation);
         let keys = self.keys_in(&relation);
-        let selects = only.is_some() || overlay.touches_image() || borrowed.needs_image();
+        let selects = only.is_some() || overlay.selects_from_image() || borrowed.needs_image();
         let reader = match only {
             Some(only) => rows_with_keys(reader.select_keys(&key_bounds(&keys, only)), &keys, only).await?,
             None => reader,
@@ -138,7 +144,13 @@ impl TableAt {
     }
 
     /// The rows that the changes left, file by file.
-    async fn changed_rows(&self, overlay: &Overlay, borrowed: &mut Borrowed, sink: &mut KeyedSink<'_>) -> Result<()> {
+    /// About the bytes of those that waited for what they left out come back.
+    async fn changed_rows(
+        &self,
+        overlay: &Overlay,
+        borrowed: &mut Borrowed,
+        sink: &mut KeyedSink<'_>,
+    ) -> Result<usize> {
         let mut by_file: BTreeMap<u32, Vec<(u32, usize)>> = BTreeMap::new();
         let wanted = overlay.live().chain(borrowed.versions.iter().copied());
         for version in wanted {
@@ -159,7 +171,8 @@ impl TableAt {
             };
             self.fetch(&overlay.files[file as usize], &rows, &mut take).await?;
         }
-        self.completed_rows(overlay, borrowed, &kept, sink)
+        self.completed_rows(overlay, borrowed, &kept, sink)?;
+        Ok(kept.values().map(|(text, _)| text.memory()).sum())
     }
 
     async fn fetch(&self, file: &DataFile, rows: &[(u32, usize)], take: &mut VersionSink<'_>) -> Result<()> {
@@ -255,6 +268,11 @@ impl Borrowed {
             }
         }
         borrowed
+    }
+
+    /// Bytes of the rows of the image.
+    fn memory(&self) -> usize {
+        self.image.values().flatten().map(RowText::memory).sum()
     }
 
     fn needs_image(&self) -> bool {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::changes::{Entry, Key, KeySet, Place, Range, Select};
+use super::changes::{Entry, Key, KeyPart, KeySet, Place, Range, Select};
 use crate::archive::{Archive, DataFile};
 use crate::failure::Result;
 use crate::model::{Column, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
@@ -36,29 +36,59 @@ struct Slot {
     live: Vec<usize>,
 }
 
+/// Of which keys the rows are wanted.
+#[derive(Debug)]
+pub(super) enum Only<'a> {
+    Keys(&'a KeySet),
+    /// Of one of several parts of all keys: where an update leaves nothing out, each can be had without the others.
+    Part(&'a KeyPart),
+}
+
+impl Only<'_> {
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        match self {
+            Only::Keys(keys) => keys.contains(key),
+            Only::Part(part) => part.has(key),
+        }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     pub(super) files: Vec<DataFile>,
     pub(super) versions: Vec<Version>,
     slots: HashMap<Key, Slot>,
+    /// Keys of others are not heeded.
+    part: KeyPart,
     /// A truncation has taken the whole image away.
     pub(super) image_dropped: bool,
 }
 
 impl Overlay {
-    /// Folds the changes of a range of history, in order.
+    /// Folds the changes of a range of history, in order, as far as they are of these keys; `None` where they take more
+    /// memory.
     ///
-    /// With `only`, rows under other keys are left out, except where what an update left out may lie there: the keys that
-    /// it has come back.
-    pub(super) async fn read(range: &Range<'_>, only: Option<&KeySet>) -> Result<(Overlay, Option<Arc<KeySet>>)> {
-        let (found, keys) = match only {
-            None => (range.entries(Select::All).await?, None),
-            Some(only) => range.entries_with_former_keys(only).await.map(|(found, keys)| (found, Some(keys)))?,
+    /// Where keys are named, what an update left out may lie under others: the keys that it has come back.
+    pub(super) async fn read(
+        range: &Range<'_>,
+        only: &Only<'_>,
+        memory: usize,
+    ) -> Result<Option<(Overlay, Option<Arc<KeySet>>)>> {
+        let (found, part, keys) = match only {
+            Only::Part(part) => {
+                let select = if part.is_some() { Select::Part((*part).clone()) } else { Select::All };
+                let Some(found) = range.entries_in(select, memory).await? else { return Ok(None) };
+                (found, (*part).clone(), None)
+            }
+            Only::Keys(only) => {
+                let Some((found, keys)) = range.entries_with_former_keys(only, memory).await? else { return Ok(None) };
+                (found, KeyPart::default(), Some(keys))
+            }
         };
-        let mut overlay = Overlay { files: found.files, ..Overlay::default() };
+        let mut overlay = Overlay { files: found.files, part, ..Overlay::default() };
         found.entries.into_iter().for_each(|entry| overlay.apply(entry));
-        Ok((overlay, keys))
+        Ok(Some((overlay, keys)))
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -90,6 +120,9 @@ impl Overlay {
     }
 
     fn add(&mut self, key: Key, place: Place, base: Option<Source>) {
+        if !self.part.has(&key) {
+            return;
+        }
         let version = self.versions.len();
         self.versions.push(Version { place, base });
         self.slots.entry(key).or_default().live.push(version);
@@ -97,6 +130,9 @@ impl Overlay {
 
     /// Takes a row away; where it was comes back if that is `wanted`.
     fn remove(&mut self, key: Key, wanted: bool) -> Option<Source> {
+        if !self.part.has(&key) {
+            return None;
+        }
         let in_image = wanted.then(|| key.clone());
         let slot = self.slots.entry(key).or_default();
         match slot.live.pop() {
@@ -120,8 +156,9 @@ impl Overlay {
         }
     }
 
-    pub(super) fn touches_image(&self) -> bool {
-        self.image_dropped || self.slots.values().any(|slot| slot.image_gone > 0)
+    /// Whether it depends on their keys which rows of the image are there.
+    pub(super) fn selects_from_image(&self) -> bool {
+        self.part.is_some() || self.image_dropped || self.slots.values().any(|slot| slot.image_gone > 0)
     }
 
     /// The versions that are there in the end.

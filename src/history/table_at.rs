@@ -6,11 +6,14 @@
 
 use std::sync::Arc;
 
-use super::changes::{KeySet, Range};
-use super::gathering::{FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
+use super::changes::{KeyPart, KeySet, Range};
+use super::gathering::{Chosen, FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
+use super::keys::KnownKeys;
 use super::latest::Latest;
-use super::overlay;
+use super::overlay::{self, Only};
 use super::point::Cut;
+use super::row_set::RowSet;
+use super::spill::Spill;
 use crate::archive::{Archive, DataFile, Image};
 use crate::columnar::RowText;
 use crate::failure::{Failure, Result};
@@ -20,7 +23,7 @@ use crate::model::{Column, Identity, Lsn, Position, RelationEvent, RelationRecor
 pub type RowSink<'a> = dyn FnMut(&RowText) -> Result<()> + Send + 'a;
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TableAt {
     pub(super) archive: Archive,
     pub(super) relation: RelationVersion,
@@ -32,10 +35,18 @@ pub struct TableAt {
     /// Changes from here on are not in the base.
     from: Position,
     cut: Position,
+    /// Bytes that changed keys take while it is read, about; what is more waits on disk.
+    memory: usize,
 }
 
+/// Where nobody says how much memory reading may take.
+const MEMORY: usize = 256 << 20;
+
+/// Of so many keys at first the rows are completed together.
+const INCOMPLETE_KEYS: usize = 1000;
+
 /// Where the rows come from that no change since has touched.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Base {
     /// There were none.
     Nothing,
@@ -119,7 +130,7 @@ impl TableAt {
             from = since;
         }
         let key = relation.key_positions().into_iter().map(|at| relation.columns[at].clone()).collect();
-        Ok(TableAt { archive: archive.clone(), relation, names, key, base, from, cut })
+        Ok(TableAt { archive: archive.clone(), relation, names, key, base, from, cut, memory: MEMORY })
     }
 
     async fn of_partitioned(
@@ -139,7 +150,19 @@ impl TableAt {
             }
         }
         let (archive, base, from) = (archive.clone(), Base::Leaves(leaves), cut);
-        Ok(TableAt { archive, relation, names, key: Vec::new(), base, from, cut })
+        Ok(TableAt { archive, relation, names, key: Vec::new(), base, from, cut, memory: MEMORY })
+    }
+
+    /// The same, to be read with about so many bytes of memory for the keys of changed rows, and as much for the files at
+    /// hand. What does not fit waits in the system's temporary directory.
+    pub fn within(mut self, memory: usize) -> TableAt {
+        self.memory = memory;
+        self.base = match self.base {
+            Base::State(state) => Base::State(Box::new(state.within(memory))),
+            Base::Leaves(leaves) => Base::Leaves(leaves.into_iter().map(|leaf| leaf.within(memory)).collect()),
+            other => other,
+        };
+        self
     }
 
     /// The columns that the table had then.
@@ -166,7 +189,10 @@ impl TableAt {
                 let columns = &self.relation.columns;
                 self.latest_rows(columns, Texts::default(), &mut |rows: Texts| rows.for_each(sink)).await
             }
-            _ => self.overlaid_rows(only, sink).await,
+            _ => match only {
+                Some(only) => self.overlaid_rows(&Only::Keys(only), usize::MAX, sink).await.map(drop),
+                None => self.overlaid_in_parts(sink).await,
+            },
         }
     }
 
@@ -196,8 +222,8 @@ impl TableAt {
             return self.latest_rows(columns, empty, take).await;
         }
         let mut gathering = Gathering::new(empty, take);
-        let mut some = Chosen::of(&self.relation, columns);
-        self.for_each_row(only, &mut |row| gathering.add(some.of_row(row))).await?;
+        let mut picked = Picked::of(&self.relation, columns);
+        self.for_each_row(only, &mut |row| gathering.add(picked.of_row(row))).await?;
         gathering.hand_on()
     }
 
@@ -225,50 +251,94 @@ impl TableAt {
     /// The rows where keys are unique: those that the last changes of their keys left, and those of the base that no
     /// change touched.
     async fn latest_rows<G: Gather>(&self, columns: &[Column], empty: G, take: &mut Take<'_, G>) -> Result<()> {
-        let latest = Arc::new(Latest::read(&self.range()).await?);
-        let mut chosen = Chosen::of(&self.relation, columns);
+        let mut picked = Picked::of(&self.relation, columns);
         let shape = Arc::new(Shape { columns: columns.to_vec(), key: self.key.clone() });
-        let rows_of = |file: &DataFile, rows: Option<Vec<u32>>, without: Option<Arc<Latest>>| FileRows {
+        let rows_of = |(file, rows): (&DataFile, Chosen)| FileRows {
             archive: self.archive.clone(),
             shape: Arc::clone(&shape),
             file: file.clone(),
             rows,
-            without,
         };
-        let mut files = Vec::new();
-        match &self.base {
-            _ if latest.is_truncated() => {}
-            Base::Nothing | Base::Leaves(_) => {}
-            Base::Image(image) => {
-                let touched = || (!latest.is_empty()).then(|| Arc::clone(&latest));
-                files.extend(image.files.iter().map(|file| rows_of(file, None, touched())));
-            }
-            Base::State(state) => {
+        let mut latest = Latest::read(&self.range(), self.memory).await?;
+        let base = if latest.is_truncated() { &Base::Nothing } else { &self.base };
+        if let Base::Image(image) = base
+            && !latest.is_empty()
+        {
+            let all = image.files.iter().map(|file| rows_of((file, Chosen::AllBut(RowSet::default()))));
+            latest = latest.take_from_base(all.collect()).await?;
+        }
+        loop {
+            let (further, known) = latest.next_keys().await?;
+            latest = further;
+            let Some(known) = known else { break };
+            if let Base::State(state) = base {
                 let mut gathering = Gathering::new(empty.clone(), take);
-                self.untouched_rows(state, &latest, &mut |row| gathering.add(chosen.of_row(row))).await?;
+                self.untouched_rows(state, &known, &mut |row| gathering.add(picked.of_row(row))).await?;
                 gathering.hand_on()?;
             }
         }
-        let changed = latest.files.iter().zip(latest.rows()).filter(|(_, rows)| !rows.is_empty());
-        files.extend(changed.map(|(file, rows)| rows_of(file, Some(rows), None)));
-        in_parallel(files, empty.clone(), take).await?;
-        let incomplete = latest.incomplete();
-        if incomplete.is_empty() {
-            return Ok(());
+        let Latest { files: changes, rows, gone, incomplete, .. } = latest;
+        let mut files = Vec::new();
+        if let Base::Image(image) = base {
+            let gone = gone.into_iter().chain(std::iter::repeat_with(RowSet::default));
+            files.extend(image.files.iter().zip(gone.map(Chosen::AllBut)).map(rows_of));
         }
-        drop(latest);
+        let changed = changes.iter().zip(rows).filter(|(_, rows)| !rows.is_empty());
+        files.extend(changed.map(|(file, rows)| rows_of((file, Chosen::Only(rows)))));
+        in_parallel(files, self.memory, empty.clone(), take).await?;
+        let Some(incomplete) = incomplete else { return Ok(()) };
         let mut gathering = Gathering::new(empty, take);
-        self.overlaid_rows(Some(&incomplete), &mut |row| gathering.add(chosen.of_row(row))).await?;
+        self.incomplete_rows(incomplete, &mut |row| gathering.add(picked.of_row(row))).await?;
         gathering.hand_on()
     }
 
-    /// The rows of a state that stands in for an image, as far as no change touched their keys.
-    async fn untouched_rows(&self, state: &TableAt, latest: &Latest, sink: &mut RowSink<'_>) -> Result<()> {
+    /// The rows under keys whose last changes left something out: of so many keys at once as fit into memory.
+    async fn incomplete_rows(&self, mut keys: Spill, sink: &mut RowSink<'_>) -> Result<()> {
+        let mut records = keys.read()?;
+        let (mut some, mut most) = (KeySet::new(), INCOMPLETE_KEYS);
+        loop {
+            while some.len() < most
+                && let Some((key, _)) = records.next()?
+            {
+                some.insert(key.into());
+            }
+            if some.is_empty() {
+                return Ok(());
+            }
+            let now: KeySet = some.iter().take(most).cloned().collect();
+            let memory = if now.len() > 1 { self.memory } else { usize::MAX };
+            most = match self.overlaid_rows(&Only::Keys(&now), memory, sink).await? {
+                Some(held) => {
+                    some.retain(|key| !now.contains(key));
+                    (now.len() * self.memory / held.max(1)).clamp(1, most * 8)
+                }
+                None => now.len() / 2,
+            };
+        }
+    }
+
+    /// The rows where keys are not unique, of as many keys at once as fit into memory.
+    async fn overlaid_in_parts(&self, sink: &mut RowSink<'_>) -> Result<()> {
+        let mut parts = vec![KeyPart::default()];
+        while let Some(part) = parts.pop() {
+            if self.overlaid_rows(&Only::Part(&part), self.memory, sink).await?.is_some() {
+                continue;
+            }
+            match part.halves() {
+                Ok(halves) => parts.extend(halves),
+                Err(part) => drop(self.overlaid_rows(&Only::Part(&part), usize::MAX, sink).await?),
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a state that stands in for an image, as far as these keys have none of theirs.
+    async fn untouched_rows(&self, state: &TableAt, known: &KnownKeys, sink: &mut RowSink<'_>) -> Result<()> {
         let places = self.places_in(state);
         let mut text = RowText::default();
         let mut give = |row: &RowText| {
             rearrange(row, &places, &mut text);
-            if latest.touches(&self.key_of(&text)) { Ok(()) } else { sink(&text) }
+            if known.touch(&self.key_of(&text)) == Some(false) { sink(&text) } else { Ok(()) }
         };
         Box::pin(state.for_each_row(None, &mut give)).await
     }
@@ -393,17 +463,17 @@ pub(super) fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)],
 }
 
 /// Some columns of a relation's rows.
-struct Chosen {
+struct Picked {
     /// Where they are; `None` where a row is to stay as it is.
     places: Option<Vec<(Option<usize>, Option<&'static str>)>>,
     text: RowText,
 }
 
-impl Chosen {
-    fn of(relation: &RelationVersion, columns: &[Column]) -> Chosen {
+impl Picked {
+    fn of(relation: &RelationVersion, columns: &[Column]) -> Picked {
         let place = |column: &Column| (relation.columns.iter().position(|known| known.name == column.name), None);
         let places = (relation.columns != columns).then(|| columns.iter().map(place).collect());
-        Chosen { places, text: RowText::default() }
+        Picked { places, text: RowText::default() }
     }
 
     fn of_row<'r>(&'r mut self, row: &'r RowText) -> &'r RowText {

@@ -1,5 +1,6 @@
 //! States read from an archive in memory whose changes are written by hand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::Utc;
@@ -17,6 +18,9 @@ use crate::pgoutput::OldTuple;
 use crate::pgoutput::testing::{UNCHANGED, message, tuple};
 
 const TEXT: u32 = 25;
+
+/// Bytes into which nearly no change fits.
+const TOO_LITTLE: usize = 1000;
 
 fn relation(name: &str, oid: u32, identity: Identity, key: &[bool]) -> RelationVersion {
     let column = |at: usize| Column {
@@ -118,15 +122,22 @@ impl Growing {
         TableAt::find(&archive, &TableName::new("public", name), cut).await.unwrap().unwrap()
     }
 
-    /// The rows of a table, sorted, fields joined by blanks.
+    /// The rows of a table, sorted, fields joined by blanks; the same whether or not the changes fit into memory.
     async fn rows(&self, name: &str, cut: Lsn, only: Option<&KeySet>) -> Vec<String> {
+        let table = self.table(name, cut).await;
+        let rows = Growing::rows_of(&table, only).await;
+        assert_eq!(Growing::rows_of(&table.within(TOO_LITTLE), only).await, rows);
+        rows
+    }
+
+    async fn rows_of(table: &TableAt, only: Option<&KeySet>) -> Vec<String> {
         let mut rows = Vec::new();
         let mut sink = |row: &RowText| {
             let fields = row.fields().map(|field| String::from_utf8_lossy(field.unwrap_or(b"NULL")).into_owned());
             rows.push(fields.collect::<Vec<_>>().join(" "));
             Ok(())
         };
-        self.table(name, cut).await.for_each_row(only, &mut sink).await.unwrap();
+        table.for_each_row(only, &mut sink).await.unwrap();
         rows.sort();
         rows
     }
@@ -204,4 +215,79 @@ async fn a_renamed_table_keeps_its_rows_and_another_gets_none_of_them() {
     let refused = TableAt::find(&opened, &other.name, end).await;
     assert!(refused.is_err(), "the image of the table that had the name before is not its image");
     assert_eq!(archive.rows("u", end, None).await, ["1 a", "3 c"]);
+}
+
+/// A row, or that there is none.
+type Fields = Option<[String; 2]>;
+
+fn fields_of(row: &Fields) -> Option<[&str; 2]> {
+    row.as_ref().map(|row| [row[0].as_str(), row[1].as_str()])
+}
+
+/// Rows by key, and what was done to them, for changes that do not fit into the memory that they may take.
+async fn many_changes(identity: Identity, key: &[bool]) {
+    let table = relation("t", 1, identity, key);
+    let full = identity == Identity::Full;
+    let texts = |rows: &BTreeMap<u32, [String; 2]>, id: u32| rows[&id].clone();
+    let row = |id: u32, value: &str| [id.to_string(), format!("{value} {id}")];
+    let mut rows: BTreeMap<u32, [String; 2]> = (0..4000).map(|id| (id, row(id, "image"))).collect();
+    let image: Vec<[&str; 2]> = rows.values().map(|row| [row[0].as_str(), row[1].as_str()]).collect();
+    let image: Vec<&[&str]> = image.iter().map(|row| row.as_slice()).collect();
+    let mut archive = Growing::begin(&table, &image).await;
+    let mut end = Lsn(100);
+    for round in 0..6_u32 {
+        let mut done: Vec<(Fields, Fields)> = Vec::new();
+        for id in (round..6000).step_by(3) {
+            let old = rows.contains_key(&id).then(|| texts(&rows, id));
+            let sent = old.clone().filter(|_| full);
+            match (id + round) % 5 {
+                // A row moves to another key, and leaves out what it does not change where the old row is not sent.
+                0 if old.is_some() && !rows.contains_key(&(id + 10_000)) => {
+                    let value = rows.remove(&id).unwrap()[1].clone();
+                    let left_out = if full { value.clone() } else { UNCHANGED.to_owned() };
+                    rows.insert(id + 10_000, [(id + 10_000).to_string(), value]);
+                    done.push((
+                        sent.or(Some([id.to_string(), "NULL".to_owned()])),
+                        Some([(id + 10_000).to_string(), left_out]),
+                    ));
+                }
+                1 if old.is_some() => {
+                    rows.remove(&id);
+                    done.push((sent.or(Some([id.to_string(), "NULL".to_owned()])), None));
+                }
+                _ => {
+                    let new = row(id, &format!("round {round}"));
+                    rows.insert(id, new.clone());
+                    done.push((sent, Some(new)));
+                }
+            }
+        }
+        let known: Vec<_> = done.iter().map(|(old, new)| (fields_of(old), fields_of(new))).collect();
+        let changes = known.iter().map(|(old, new)| match (old, new) {
+            (Some(old), None) => Did::Delete(old),
+            (None, Some(new)) if full => Did::Insert(new),
+            (old, Some(new)) => Did::Update(old.as_ref().map(|old| old.as_slice()), new),
+            (None, None) => Did::Truncate,
+        });
+        let changes: Vec<Did<'_>> = changes.collect();
+        end = archive.commit(&table, false, &changes).await;
+    }
+    let mut expected: Vec<String> = rows.values().map(|row| row.join(" ")).collect();
+    expected.sort();
+    let state = archive.table("t", end).await;
+    for memory in [1 << 30, 256 << 10] {
+        let found = Growing::rows_of(&state.clone().within(memory), None).await;
+        assert_eq!(found.len(), expected.len(), "within {memory}");
+        assert!(found == expected, "within {memory}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_is_the_same_when_the_keys_of_its_changes_do_not_fit_into_memory() {
+    many_changes(Identity::Default, &[true, false]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_without_a_key_is_the_same_when_its_changes_do_not_fit_into_memory() {
+    many_changes(Identity::Full, &[true, true]).await;
 }

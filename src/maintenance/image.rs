@@ -63,7 +63,7 @@ pub(super) async fn write_when_due(
         memory_bytes: policy.memory_bytes,
         batch_rows: BATCH_ROWS,
     };
-    let files = writing.stage(rows_of(table)).await?;
+    let files = writing.stage(rows_of(table.within(policy.memory_bytes))).await?;
     Ok(if images.add(&files).await? { Imaged::Written } else { Imaged::LeftAlone })
 }
 

@@ -50,7 +50,7 @@ pub struct Policy {
     pub image_age: Option<Duration>,
     /// How long a file stays after it was replaced, for who reads an older version of its table.
     pub retention: Duration,
-    /// Memory for sorting.
+    /// Memory for sorting, and for the keys of changed rows: what is more waits in the system's temporary directory.
     pub memory_bytes: usize,
     /// How long [`keep`] rests in between.
     pub interval: Duration,
@@ -71,8 +71,8 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The same beside an archiver that has so many bytes of memory for itself: a quarter of that for sorting, and files no
-    /// larger than an eighth, since they are in memory until they are whole.
+    /// The same beside an archiver that has so many bytes of memory for itself: a quarter of that for sorting and for
+    /// keys each, and files no larger than an eighth, since they are in memory until they are whole.
     pub fn beside_archiver(self, memory: usize) -> Policy {
         let tiers = Tiers { target_bytes: self.tiers.target_bytes.min(memory as u64 / 8), ..self.tiers };
         Policy { tiers, memory_bytes: self.memory_bytes.min(memory / 4), ..self }

@@ -233,6 +233,8 @@ impl Grown {
 
 async fn rows_at(archive: &Archive, cut: Lsn, only: Option<&KeySet>) -> (TableAt, Vec<String>) {
     let table = TableAt::find(archive, &TableName::new("public", "t"), cut).await.unwrap().unwrap();
+    // Of some states nearly nothing fits into memory.
+    let table = if cut.0.is_multiple_of(40) { table.within(2000) } else { table };
     let mut rows = Vec::new();
     let mut sink = |row: &RowText| {
         let fields = row.fields().map(|field| String::from_utf8_lossy(field.unwrap_or(b"NULL")).into_owned());

@@ -323,12 +323,12 @@ mod tests {
             Name(&'static str),
             Number(i64),
         }
+        use To::{Name, Number};
         let one = |at, to: &To| match to {
-            To::Name(name) => step(at, Step::Name(name)),
-            To::Number(number) => step(at, Step::Number(*number)),
+            Name(name) => step(at, Step::Name(name)),
+            Number(number) => step(at, Step::Number(*number)),
         };
         let at = |to: &[To]| to.iter().try_fold(document, one);
-        use To::{Name, Number};
         assert_eq!(at(&[Name("a"), Number(0)]), Some("1.50"));
         assert_eq!(at(&[Name("a"), Number(1), Name("b\"")]), Some(r#""x,]}""#));
         assert_eq!(at(&[Name("a"), Number(-1)]), Some("[]"));
