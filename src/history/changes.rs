@@ -1,6 +1,5 @@
 //! The changes of a range of history, read from the files in which they lie.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, ArrayRef, AsArray as _, Int64Array, RecordBatch, StringArray, StructArray};
@@ -16,7 +15,7 @@ use crate::model::{Column, Lsn, Operation, Position, RelationVersion, TableName}
 pub type Key = Box<[u8]>;
 
 /// Keys of rows.
-pub type KeySet = HashSet<Key>;
+pub type KeySet = hashbrown::HashSet<Key>;
 
 /// Where a version of a row lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -326,7 +325,7 @@ impl<'a> ChangeBatch<'a> {
 }
 
 /// Of more keys nearly every page of a file has one, and looking costs more than it saves.
-const PRUNED_KEYS: usize = 1000;
+pub(super) const PRUNED_KEYS: usize = 1000;
 
 /// The stored name of a column that is not a constant.
 pub(super) fn stored_name<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::changes::{PARALLEL_FILES, joined, selection, stored_name, wanted_in};
+use super::changes::{KeySet, PARALLEL_FILES, joined, selection, stored_name, wanted_in};
 use super::latest::Latest;
 use crate::archive::{Archive, DataFile, DataReader};
 use crate::columnar::{RowReader, RowText, Wanted, names};
@@ -112,6 +112,8 @@ pub(super) struct FileRows {
     pub(super) file: DataFile,
     /// The numbers of those that are wanted, ascending; all without it.
     pub(super) rows: Option<Vec<u32>>,
+    /// Of rows that are not named by their numbers, those under these keys; all without it.
+    pub(super) only: Option<Arc<KeySet>>,
     /// Rows under keys that these changes touch are left out.
     pub(super) without: Option<Arc<Latest>>,
 }
@@ -131,6 +133,7 @@ impl FileRows {
             shape: Arc::clone(&self.shape),
             reader: reader.copy().select(rows),
             relation: Arc::clone(&relation),
+            only: self.only.clone().filter(|_| self.rows.is_none()),
             without: self.without.clone(),
         });
         Ok(parts.collect())
@@ -142,6 +145,7 @@ struct Part {
     shape: Arc<Shape>,
     reader: DataReader,
     relation: Arc<RelationVersion>,
+    only: Option<Arc<KeySet>>,
     without: Option<Arc<Latest>>,
 }
 
@@ -173,10 +177,13 @@ impl Part {
         if rows.bytes() > 0 { out.send(rows).await.map_err(stopped) } else { Ok(()) }
     }
 
-    /// What is to be read without the rows that changes touch, by the keys alone; `None` where nothing remains.
+    /// What is to be read without rows under other keys than the wanted and without those that changes touch, by the keys
+    /// alone; `None` where nothing remains.
     async fn remaining(self) -> Result<Option<DataReader>> {
-        let Part { shape, reader, relation, without } = self;
-        let Some(without) = without else { return Ok(Some(reader)) };
+        let Part { shape, reader, relation, only: wanted, without } = self;
+        if wanted.is_none() && without.is_none() {
+            return Ok(Some(reader));
+        }
         let keys: Vec<Wanted<'_>> = shape.key.iter().map(|column| wanted_in(column, &relation)).collect();
         let (mut numbers, mut batches) = (reader.row_numbers(), only(&reader, &keys).stream()?);
         let (mut found, mut key) = (Vec::new(), Vec::new());
@@ -184,7 +191,8 @@ impl Part {
             let rows = RowReader::new(&batch, &keys)?;
             for (row, number) in (0..batch.num_rows()).zip(numbers.by_ref()) {
                 rows.read_key(row, &mut key);
-                if !without.touches(&key) {
+                let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(key.as_slice()));
+                if is_wanted && !without.as_ref().is_some_and(|without| without.touches(&key)) {
                     found.push(number as u32);
                 }
             }

@@ -11,7 +11,9 @@ use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::changes::{ChangeBatch, FilePart, KeySet, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in};
+use super::changes::{
+    ChangeBatch, FilePart, Key, KeySet, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in,
+};
 use crate::archive::{DataFile, DataReader};
 use crate::columnar::{Wanted, names};
 use crate::failure::Result;
@@ -81,16 +83,30 @@ impl Latest {
         lock(self.keys.shard(hash)).find(hash, key).is_some()
     }
 
-    /// The rows that changes left and brought whole: for each file their numbers, ascending.
-    pub(super) fn rows(&self) -> Vec<Vec<u32>> {
+    /// The rows that changes left and brought whole: for each file their numbers, ascending. With `only`, those under these
+    /// keys.
+    pub(super) fn rows(&self, only: Option<&KeySet>) -> Vec<Vec<u32>> {
         let mut rows = vec![Vec::new(); self.files.len()];
-        self.for_each_live(|_, last| {
+        self.for_each_live(|key, last| {
+            if only.is_some_and(|only| !only.contains(key)) {
+                return;
+            }
             if let (Left::Row, Some(rows)) = (last.left, rows.get_mut(last.place.file as usize)) {
                 rows.push(last.place.row);
             }
         });
         rows.iter_mut().for_each(|rows| rows.sort_unstable());
         rows
+    }
+
+    /// Every key that a change touched.
+    pub(super) fn touched(&self) -> KeySet {
+        let mut keys = KeySet::new();
+        for shard in &self.keys.shards {
+            let shard = lock(shard);
+            keys.extend(shard.known.iter().map(|known| Key::from(shard.key(known))));
+        }
+        keys
     }
 
     /// The keys of rows that changes left without bringing all of their values.

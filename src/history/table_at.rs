@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::changes::{KeySet, Range};
+use super::changes::{KeySet, PRUNED_KEYS, Range};
 use super::gathering::{FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
 use super::latest::Latest;
 use super::overlay;
@@ -131,19 +131,20 @@ impl TableAt {
                 Ok(())
             }
             _ if only.is_none() && self.has_unique_key() => {
-                self.latest_rows(Texts::default(), &mut |rows: Texts| rows.for_each(sink)).await
+                self.latest_rows(None, Texts::default(), &mut |rows: Texts| rows.for_each(sink)).await
             }
             _ => self.overlaid_rows(only, sink).await,
         }
     }
 
-    /// The same for every row, many at once, made ready by several threads.
-    pub async fn gather<G: Gather>(&self, empty: G, take: &mut Take<'_, G>) -> Result<()> {
-        if self.has_unique_key() {
-            return self.latest_rows(empty, take).await;
+    /// The same, many rows at once, made ready by several threads.
+    pub async fn gather<G: Gather>(&self, only: Option<&Arc<KeySet>>, empty: G, take: &mut Take<'_, G>) -> Result<()> {
+        // Few keys are looked up; of many, the rows are found by looking at every key.
+        if self.has_unique_key() && only.is_none_or(|only| only.len() > PRUNED_KEYS) {
+            return self.latest_rows(only, empty, take).await;
         }
         let mut gathering = Gathering::new(empty, take);
-        self.for_each_row(None, &mut |row| gathering.add(row)).await?;
+        self.for_each_row(only.map(Arc::as_ref), &mut |row| gathering.add(row)).await?;
         gathering.hand_on()
     }
 
@@ -164,8 +165,8 @@ impl TableAt {
     }
 
     /// The rows where keys are unique: those that the last changes of their keys left, and those of the base that no
-    /// change touched.
-    async fn latest_rows<G: Gather>(&self, empty: G, take: &mut Take<'_, G>) -> Result<()> {
+    /// change touched. With `only`, rows under other keys are left out.
+    async fn latest_rows<G: Gather>(&self, only: Option<&Arc<KeySet>>, empty: G, take: &mut Take<'_, G>) -> Result<()> {
         let latest = Arc::new(Latest::read(&self.range()).await?);
         let shape = Arc::new(Shape { columns: self.relation.columns.clone(), key: self.key.clone() });
         let rows_of = |file: &DataFile, rows: Option<Vec<u32>>, without: Option<Arc<Latest>>| FileRows {
@@ -173,6 +174,7 @@ impl TableAt {
             shape: Arc::clone(&shape),
             file: file.clone(),
             rows,
+            only: only.cloned(),
             without,
         };
         let mut files = Vec::new();
@@ -185,14 +187,16 @@ impl TableAt {
             }
             Base::State(state) => {
                 let mut gathering = Gathering::new(empty.clone(), take);
-                self.untouched_rows(state, &latest, &mut |row| gathering.add(row)).await?;
+                self.untouched_rows(state, &latest, only, &mut |row| gathering.add(row)).await?;
                 gathering.hand_on()?;
             }
         }
-        let changed = latest.files.iter().zip(latest.rows()).filter(|(_, rows)| !rows.is_empty());
+        let rows = latest.rows(only.map(Arc::as_ref));
+        let changed = latest.files.iter().zip(rows).filter(|(_, rows)| !rows.is_empty());
         files.extend(changed.map(|(file, rows)| rows_of(file, Some(rows), None)));
         in_parallel(files, empty.clone(), take).await?;
-        let incomplete = latest.incomplete();
+        let mut incomplete = latest.incomplete();
+        incomplete.retain(|key| only.is_none_or(|only| only.contains(key)));
         if incomplete.is_empty() {
             return Ok(());
         }
@@ -203,12 +207,20 @@ impl TableAt {
     }
 
     /// The rows of a state that stands in for an image, as far as no change touched their keys.
-    async fn untouched_rows(&self, state: &TableAt, latest: &Latest, sink: &mut RowSink<'_>) -> Result<()> {
+    async fn untouched_rows(
+        &self,
+        state: &TableAt,
+        latest: &Latest,
+        only: Option<&Arc<KeySet>>,
+        sink: &mut RowSink<'_>,
+    ) -> Result<()> {
         let places = self.places_in(state);
         let mut text = RowText::default();
         let mut give = |row: &RowText| {
             rearrange(row, &places, &mut text);
-            if latest.touches(&self.key_of(&text)) { Ok(()) } else { sink(&text) }
+            let key = self.key_of(&text);
+            let wanted = only.is_none_or(|only| only.contains(key.as_slice()));
+            if !wanted || latest.touches(&key) { Ok(()) } else { sink(&text) }
         };
         Box::pin(state.for_each_row(None, &mut give)).await
     }

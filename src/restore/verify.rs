@@ -40,9 +40,7 @@ pub(super) fn wrong_by_key(table: &Difference, parts: &[(usize, String)]) -> Str
         .collect();
     let compared = table.compared();
     let all: Vec<usize> = (0..table.columns.len()).collect();
-    let differs = |positions: &[usize]| {
-        format!("{} IS DISTINCT FROM {}", table.live_text("x", positions), table.staged_text("t", positions))
-    };
+    let differs = |positions: &[usize]| table.differs(positions, "t", |at| table.desired.live_value("x", at));
     format!(
         "SELECT count(*) FROM {} AS o JOIN {} AS t ON t.ctid = o.afterimage_then LEFT JOIN ONLY {} AS x ON {} \
          WHERE x.ctid IS NULL OR CASE o.afterimage_class WHEN 'updated' THEN {} ELSE {} END",
