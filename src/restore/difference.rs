@@ -37,7 +37,10 @@ impl Difference {
     /// Compares; in [`Mode::Change`] the live rows are locked first.
     pub(super) async fn find(workspace: &Workspace<'_>, desired: Desired) -> Result<Difference> {
         let mut difference = Difference::of(desired);
+        let by_key = !difference.desired.everything && difference.matching != Matching::WholeRow;
+        workspace.look_rows_up(by_key).await?;
         workspace.execute(&difference.live_sql(workspace.mode)).await?;
+        workspace.look_rows_up(false).await?;
         workspace.execute(&format!("ANALYZE {}", difference.live_rows())).await?;
         workspace.execute(&difference.difference_sql(&workspace.request.only)).await?;
         if let Some(filter) = &workspace.request.filter {

@@ -14,8 +14,10 @@ pub(super) async fn require_outcome(workspace: &Workspace<'_>, differences: &Dif
     for table in differences.tables.iter().filter(|table| table.counts.rows() > 0) {
         let wrong = match &table.matching {
             Matching::Key(parts) => {
-                workspace.count(&wrong_by_key(table, parts)).await?
-                    + workspace.count(&left_over_by_key(table, parts)).await?
+                workspace.look_rows_up(true).await?;
+                let wrong = workspace.count(&wrong_by_key(table, parts)).await?;
+                workspace.look_rows_up(false).await?;
+                wrong + workspace.count(&left_over_by_key(table, parts)).await?
             }
             Matching::WholeRow => workspace.count(&wrong_by_text(table)).await?,
         };
