@@ -18,14 +18,10 @@ const LARGE: u64 = 10_000_000;
 const DATABASE: &str = "restored";
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
-    let large = std::env::var_os("AFTERIMAGE_BENCH_LARGE").is_some();
-    if large {
-        against_copy(lab, report, LARGE + LARGE / 10, &[(LARGE, 1)])?;
-        return Ok(());
+    match std::env::var_os("AFTERIMAGE_BENCH_LARGE") {
+        Some(_) => against_copy(lab, report, LARGE + LARGE / 10, &[(LARGE, 1)]),
+        None => against_copy(lab, report, ROWS, &DAMAGE),
     }
-    against_copy(lab, report, ROWS, &DAMAGE)?;
-    out_of_growing_archives(lab, report)?;
-    incident(lab, report)
 }
 
 /// Deleted rows, with two indexes and a foreign key on.
@@ -68,7 +64,7 @@ fn prepare(lab: &Lab, rows: u64) -> Result<()> {
 }
 
 /// The same rows out of archives of more and more changes, which maintenance has been through.
-fn out_of_growing_archives(lab: &Lab, report: &mut Report) -> Result<()> {
+pub(crate) fn out_of_growing_archives(lab: &Lab, report: &mut Report) -> Result<()> {
     const TABLE_ROWS: u64 = 500_000;
     const DELETED: u64 = 10_000;
     prepare(lab, TABLE_ROWS)?;
@@ -106,7 +102,7 @@ fn out_of_growing_archives(lab: &Lab, report: &mut Report) -> Result<()> {
 }
 
 /// The ERP's incident, from the look at the alert's transaction to rows that are verified and committed.
-fn incident(lab: &Lab, report: &mut Report) -> Result<()> {
+pub(crate) fn incident(lab: &Lab, report: &mut Report) -> Result<()> {
     const RELATIONSHIPS: u64 = 1_000_000;
     const ERP: &str = include_str!("../../schemas/erp.sql");
     const NAME: &str = "erp";
