@@ -4,14 +4,15 @@
 //! |---|---|
 //! | capture: WAL to a durable archive | `pg_recvlogical -f /dev/null` over the same WAL |
 //! | base image | as many `COPY … TO STDOUT (FORMAT binary)` to `/dev/null` as connections |
-//! | restore of deleted rows | `COPY … FROM` of the same rows into the same indexed table |
+//! | restore of deleted rows | `COPY … FROM` of the same rows into the same table, indexes and foreign keys on |
 //! | export as CSV | `COPY … TO STDOUT (FORMAT csv)` to `/dev/null` |
 //! | what the source's users feel of an archiver | the same beside `pg_recvlogical` |
 //! | state of a table, one key's row | DuckDB over the same Parquet files |
 //!
 //! A rate says as much of the machine as of the program, and machines are shared; a ratio to what PostgreSQL's own
 //! programs do with the same bytes, run by turns, says more. Every run is a process of its own and is measured from its
-//! start to its end, connecting included. Words behind `--` choose parts: `make bench ONLY=capture`; the results are
+//! start to its end, connecting included. With `AFTERIMAGE_BENCH_LARGE` set, ten million rows are restored, once, and no fewer.
+//! Words behind `--` choose parts: `make bench ONLY=capture`; the results are
 //! written to `benches/RESULTS.md` when all parts ran.
 
 mod capture;
@@ -36,10 +37,12 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// A part of the whole: its name, and what it does.
 type Part = (&'static str, fn(&Lab, &mut Report) -> Result<()>);
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 9] = [
     ("capture", capture::measure),
     ("copies", copies::measure),
     ("restore", restore::measure),
+    ("growth", restore::out_of_growing_archives),
+    ("incident", restore::incident),
     ("reading", reading::measure),
     ("freshness", freshness::measure),
     ("harm", harm::measure),

@@ -1,44 +1,165 @@
-//! Deleted rows brought back, against COPY of the same rows into the same table.
+//! Rows brought back: against COPY of the same rows into the same table, out of archives that grow, and an incident from the
+//! alert to the end.
 
 use std::path::Path;
 
 use super::Result;
-use super::lab::{Lab, compare, settle};
+use super::lab::{Lab, compare_in, settle};
 use super::process::{self, Cost};
 use super::report::Report;
 
-const ROWS: u64 = 500_000;
-const DELETED: u64 = 200_000;
+const ROWS: u64 = 1_500_000;
+/// Sets of deleted rows, and how often they are measured.
+const DAMAGE: [(u64, usize); 3] = [(10_000, 3), (100_000, 3), (1_000_000, 1)];
+/// Changes in archives out of which the same rows come back.
+const ARCHIVES: [u64; 2] = [1_000_000, 10_000_000];
+/// A set that costs many minutes, only on request: `AFTERIMAGE_BENCH_LARGE=1`.
+const LARGE: u64 = 10_000_000;
 const DATABASE: &str = "restored";
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
-    lab.database(DATABASE, ROWS)?;
-    lab.sql(DATABASE, "CREATE INDEX ON items (changed_at)")?;
+    match std::env::var_os("AFTERIMAGE_BENCH_LARGE") {
+        Some(_) => against_copy(lab, report, LARGE + LARGE / 10, &[(LARGE, 1)]),
+        None => against_copy(lab, report, ROWS, &DAMAGE),
+    }
+}
+
+/// Deleted rows, with two indexes and a foreign key on.
+fn against_copy(lab: &Lab, report: &mut Report, rows: u64, damage: &[(u64, usize)]) -> Result<()> {
+    prepare(lab, rows)?;
     let archive = lab.init(DATABASE)?;
     let before = lab.position(DATABASE)?;
-    let file = lab.path("deleted.copy");
-    let (file, condition) = (file.display(), format!("id % {ROWS} < {DELETED}"));
-    lab.sql(DATABASE, &format!("\\copy (SELECT * FROM items WHERE {condition}) TO '{file}' (FORMAT binary)"))?;
     // A restore waits until the archive has what the source has; a running archiver sees to that, under both alike.
     let archiver = process::spawn(lab.afterimage(DATABASE, &archive).args(["run", "--flush-interval", "50ms"]))?;
-    let delete = || delete(lab, &condition);
-    let compared = compare(
-        || {
-            delete()?;
-            process::measure(&mut lab.psql(DATABASE, &format!("\\copy items FROM '{file}' (FORMAT binary)")))
-        },
-        || {
-            delete()?;
-            restore(lab, &archive, &before)
-        },
-    );
-    process::stop(archiver)?;
-    let present = lab.sql(DATABASE, "SELECT count(*) FROM items")?;
-    if present != ROWS.to_string() {
-        return Err(format!("{present} of {ROWS} rows are there after the restore").into());
+    for &(deleted, rounds) in damage {
+        let file = lab.path("deleted.copy");
+        let (file, condition) = (file.display(), format!("id <= {deleted}"));
+        lab.sql(DATABASE, &format!("\\copy (SELECT * FROM items WHERE {condition}) TO '{file}' (FORMAT binary)"))?;
+        let delete = || delete(lab, &condition);
+        let compared = compare_in(
+            rounds,
+            || {
+                delete()?;
+                process::measure(&mut lab.psql(DATABASE, &format!("\\copy items FROM '{file}' (FORMAT binary)")))
+            },
+            || {
+                delete()?;
+                restore(lab, &archive, &before)
+            },
+        )?;
+        require_rows(lab, rows)?;
+        let title = "restore of deleted rows, two indexes and a foreign key on";
+        report.compared(title, "COPY … FROM (FORMAT binary)", deleted, &compared);
     }
-    report.compared("restore of deleted rows", "COPY … FROM (FORMAT binary)", DELETED, &compared?);
+    process::stop(archiver)?;
     lab.forget(DATABASE, &archive)
+}
+
+fn prepare(lab: &Lab, rows: u64) -> Result<()> {
+    lab.database(DATABASE, rows)?;
+    lab.sql(DATABASE, "CREATE TABLE kinds (id bigint PRIMARY KEY); INSERT INTO kinds SELECT generate_series(0, 999)")?;
+    lab.sql(DATABASE, "ALTER TABLE items ADD kind bigint; UPDATE items SET kind = id % 1000")?;
+    lab.sql(DATABASE, "ALTER TABLE items ADD FOREIGN KEY (kind) REFERENCES kinds; CREATE INDEX ON items (changed_at)")?;
+    lab.sql(DATABASE, "VACUUM FULL ANALYZE items").map(drop)
+}
+
+/// The same rows out of archives of more and more changes, which maintenance has been through.
+pub(crate) fn out_of_growing_archives(lab: &Lab, report: &mut Report) -> Result<()> {
+    const TABLE_ROWS: u64 = 500_000;
+    const DELETED: u64 = 10_000;
+    prepare(lab, TABLE_ROWS)?;
+    let archive = lab.init(DATABASE)?;
+    let mut changes = 0;
+    for wanted in ARCHIVES {
+        while changes < wanted {
+            let from = changes % TABLE_ROWS;
+            let update = "UPDATE items SET title = title || '.' WHERE id > ";
+            lab.sql(DATABASE, &format!("{update}{from} AND id <= {}", from + 100_000))?;
+            changes += 100_000;
+            if changes % TABLE_ROWS == 0 {
+                lab.sql(DATABASE, "VACUUM items")?;
+                lab.catch_up(DATABASE, &archive)?;
+            }
+        }
+        lab.catch_up(DATABASE, &archive)?;
+        process::measure(lab.afterimage(DATABASE, &archive).arg("maintain"))?;
+        let before = lab.position(DATABASE)?;
+        let archiver = process::spawn(lab.afterimage(DATABASE, &archive).args(["run", "--flush-interval", "50ms"]))?;
+        let mut costs = Vec::new();
+        for _ in 0..3 {
+            delete(lab, &format!("id % 50 = 7 AND id <= {}", DELETED * 50))?;
+            costs.push(restore(lab, &archive, &before)?);
+        }
+        process::stop(archiver)?;
+        require_rows(lab, TABLE_ROWS)?;
+        report.alone(
+            &format!("restore out of an archive of {} changes", super::report::thousands(wanted)),
+            DELETED,
+            &costs,
+        );
+    }
+    lab.forget(DATABASE, &archive)
+}
+
+/// The ERP's incident, from the look at the alert's transaction to rows that are verified and committed.
+pub(crate) fn incident(lab: &Lab, report: &mut Report) -> Result<()> {
+    const RELATIONSHIPS: u64 = 1_000_000;
+    const ERP: &str = include_str!("../../schemas/erp.sql");
+    const NAME: &str = "erp";
+    lab.sql("postgres", &format!("CREATE DATABASE {NAME} TEMPLATE template0"))?;
+    let file = lab.path("erp.sql");
+    std::fs::write(&file, ERP)?;
+    process::measure(
+        lab.client("psql", NAME).args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file"]).arg(&file),
+    )?;
+    lab.sql(NAME, "INSERT INTO core_organizations (organization_name, organization_code) SELECT 'o' || g, 'o' || g FROM generate_series(1, 50) g")?;
+    lab.sql(
+        NAME,
+        "INSERT INTO core_entities (organization_id, entity_type, entity_code, entity_name, smart_code)
+         SELECT (array_agg(o.id))[1], 'thing', 'code ' || g, 'entity ' || g, 'HERA.X.V1'
+         FROM generate_series(1, 100000) g JOIN (SELECT id, row_number() OVER () AS n FROM core_organizations) o ON o.n = 1 + g % 50
+         GROUP BY g",
+    )?;
+    let fill = format!(
+        "INSERT INTO core_relationships (organization_id, from_entity_id, to_entity_id, relationship_type, smart_code)
+         SELECT e.organization_id, e.id, f.id, 'USER_MEMBER_OF_ORG', 'HERA.REL.X' || g || '.V1'
+         FROM generate_series(1, {RELATIONSHIPS}) g
+         JOIN (SELECT id, organization_id, row_number() OVER () AS n FROM core_entities) e ON e.n = 1 + g % 100000
+         JOIN (SELECT id, row_number() OVER () AS n FROM core_entities) f ON f.n = 1 + g * 7 % 100000"
+    );
+    lab.sql(NAME, &fill)?;
+    lab.sql(NAME, "VACUUM ANALYZE")?;
+    let archive = lab.init(NAME)?;
+    let archiver = process::spawn(lab.afterimage(NAME, &archive).args(["run", "--flush-interval", "50ms"]))?;
+    let deleting = "BEGIN; DELETE FROM core_relationships; SELECT pg_current_xact_id()::xid; COMMIT";
+    let transaction = lab.sql(NAME, deleting)?;
+    lab.wait_until_archived(NAME)?;
+    settle()?;
+    let looked = process::measure(lab.afterimage(NAME, &archive).args(["incident", &transaction]))?;
+    let undo = ["restore", "--undo", &transaction, "--apply"];
+    let restored = process::measure(lab.afterimage(NAME, &archive).args(undo))?;
+    process::stop(archiver)?;
+    let present = lab.sql(NAME, "SELECT count(*) FROM core_relationships")?;
+    if present != RELATIONSHIPS.to_string() {
+        return Err(format!("{present} of {RELATIONSHIPS} relationships are there after the restore").into());
+    }
+    let both = Cost {
+        wall: looked.wall + restored.wall,
+        processor: looked.processor + restored.processor,
+        peak_bytes: looked.peak_bytes.max(restored.peak_bytes),
+    };
+    report.alone("the ERP's incident, its page (incident)", RELATIONSHIPS, &[looked]);
+    report.alone("the ERP's incident, from its page to verified (incident, restore)", RELATIONSHIPS, &[both]);
+    lab.forget(NAME, &archive)
+}
+
+fn require_rows(lab: &Lab, rows: u64) -> Result<()> {
+    let present = lab.sql(DATABASE, "SELECT count(*) FROM items")?;
+    if present == rows.to_string() {
+        Ok(())
+    } else {
+        Err(format!("{present} of {rows} rows are there after the restore").into())
+    }
 }
 
 /// Leaves the table as it was before any round, and the archive knowing it.

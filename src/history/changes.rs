@@ -1,6 +1,5 @@
 //! The changes of a range of history, read from the files in which they lie.
 
-use std::collections::HashSet;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +18,7 @@ use crate::model::{Column, Lsn, Operation, Position, RelationVersion, TableName}
 pub type Key = Box<[u8]>;
 
 /// Keys of rows.
-pub type KeySet = HashSet<Key>;
+pub type KeySet = hashbrown::HashSet<Key>;
 
 /// One of several parts that all keys are shared out to.
 #[derive(Debug, Clone, Default)]
@@ -404,7 +403,7 @@ impl<'a> ChangeBatch<'a> {
 }
 
 /// Of more keys nearly every page of a file has one, and looking costs more than it saves.
-const PRUNED_KEYS: usize = 1000;
+pub(super) const PRUNED_KEYS: usize = 1000;
 
 /// The stored name of a column that is not a constant.
 pub(super) fn stored_name<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {

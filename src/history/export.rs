@@ -108,7 +108,7 @@ async fn csv(table: &TableAt, out: &mut (dyn Write + Send)) -> Result<u64> {
         rows += gathered.rows;
         out.write_all(&gathered.bytes).map_err(unwritable)
     };
-    table.gather(CsvRows::default(), &mut take).await?;
+    table.gather(None, CsvRows::default(), &mut take).await?;
     out.flush().map_err(unwritable)?;
     Ok(rows)
 }

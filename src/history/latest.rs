@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::changes::{ChangeBatch, FilePart, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in};
+use super::changes::{ChangeBatch, FilePart, KeySet, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in};
 use super::gathering::{FileRows, PARALLEL_GROUPS, Part};
 use super::key_table::{Last, Left};
 use super::keys::{Keys, KnownKeys, SHARDS};
@@ -32,19 +32,23 @@ pub(super) struct Latest {
     pub(super) incomplete: Option<Spill>,
     keys: Keys,
     taken: bool,
+    /// Rows under other keys are of no interest.
+    only: Option<Arc<KeySet>>,
 }
 
 impl Latest {
-    /// Reads the changes of a range. Keys take about so many bytes of memory, the others wait on disk.
-    pub(super) async fn read(range: &Range<'_>, memory: usize) -> Result<Latest> {
+    /// Reads the changes of a range; with `only`, those of rows under these keys. Keys take about so many bytes of memory,
+    /// the others wait on disk.
+    pub(super) async fn read(range: &Range<'_>, memory: usize, only: Option<Arc<KeySet>>) -> Result<Latest> {
         let (files, parts) = range.parts().await?;
         let keys = Arc::new(Keys::new(memory));
-        let opened = stream::iter(parts).map(|part| opened(part, Arc::clone(&keys))).buffered(PARALLEL_FILES);
+        let opening = |part| opened(part, Arc::clone(&keys), only.clone());
+        let opened = stream::iter(parts).map(opening).buffered(PARALLEL_FILES);
         let groups = opened.map_ok(|groups| stream::iter(groups.into_iter().map(Ok))).try_flatten();
         let folding = groups.map_ok(|group| joined(tokio::spawn(group.fold()))).try_buffer_unordered(PARALLEL_GROUPS);
         folding.try_collect::<Vec<()>>().await?;
         let rows = vec![RowSet::default(); files.len()];
-        Ok(Latest { files, rows, gone: Vec::new(), incomplete: None, keys: alone(keys)?, taken: false })
+        Ok(Latest { files, rows, gone: Vec::new(), incomplete: None, keys: alone(keys)?, taken: false, only })
     }
 
     /// Whether the range has no change at all.
@@ -57,23 +61,23 @@ impl Latest {
         self.keys.truncation().is_some()
     }
 
-    /// Finds the rows of the base that changes have taken away, by their keys alone. To be asked before
+    /// Finds the rows of the base that changes have taken away or that are not wanted, by their keys alone. To be asked before
     /// [`Latest::next_keys`], which finds the others.
     pub(super) async fn take_from_base(self, files: Vec<FileRows>) -> Result<Latest> {
-        let Latest { files: changes, rows, incomplete, keys, taken, .. } = self;
+        let Latest { files: changes, rows, incomplete, keys, taken, only, .. } = self;
         let mut gone = vec![RowSet::default(); files.len()];
         let keys = Arc::new(keys);
         let opened = stream::iter(files).map(FileRows::open).buffered(PARALLEL_FILES).enumerate();
         let parts = opened.map(|(at, parts)| parts.map(|parts| (at as u32, parts)));
         let parts = parts.map_ok(|(at, parts)| stream::iter(parts.into_iter().map(move |part| Ok((at, part)))));
         {
-            let taking = |(at, part)| joined(tokio::spawn(taken_from(at, part, Arc::clone(&keys))));
+            let taking = |(at, part)| joined(tokio::spawn(taken_from(at, part, Arc::clone(&keys), only.clone())));
             let mut found = std::pin::pin!(parts.try_flatten().map_ok(taking).try_buffer_unordered(PARALLEL_GROUPS));
             while let Some((at, rows)) = found.try_next().await? {
                 rows.into_iter().for_each(|row| gone[at as usize].insert(row));
             }
         }
-        Ok(Latest { files: changes, rows, gone, incomplete, keys: alone(keys)?, taken })
+        Ok(Latest { files: changes, rows, gone, incomplete, keys: alone(keys)?, taken, only })
     }
 
     /// Some of the keys, others at each call, until there are none. Their rows are known from then on.
@@ -118,11 +122,11 @@ fn alone(keys: Arc<Keys>) -> Result<Keys> {
     Arc::into_inner(keys).ok_or_else(|| Failure::failed("a reader has not ended"))
 }
 
-/// The rows of a part of the base, in a file with this number, that changes have taken away.
-async fn taken_from(at: u32, part: Part, keys: Arc<Keys>) -> Result<(u32, Vec<u32>)> {
+/// The rows of a part of the base, in a file with this number, that changes have taken away or that are not wanted.
+async fn taken_from(at: u32, part: Part, keys: Arc<Keys>, only: Option<Arc<KeySet>>) -> Result<(u32, Vec<u32>)> {
     let mut gone = Vec::new();
     part.for_each_key(|row, key| {
-        if keys.takes_from_base(key, Place { file: at, row })? {
+        if is_left_out(&only, key) || keys.takes_from_base(key, Place { file: at, row })? {
             gone.push(row);
         }
         Ok(())
@@ -137,9 +141,14 @@ struct Group {
     relation: Arc<RelationVersion>,
     reader: DataReader,
     keys: Arc<Keys>,
+    only: Option<Arc<KeySet>>,
 }
 
-async fn opened(part: FilePart, keys: Arc<Keys>) -> Result<Vec<Group>> {
+fn is_left_out(only: &Option<Arc<KeySet>>, key: &[u8]) -> bool {
+    only.as_ref().is_some_and(|only| !only.contains(key))
+}
+
+async fn opened(part: FilePart, keys: Arc<Keys>, only: Option<Arc<KeySet>>) -> Result<Vec<Group>> {
     let Some((reader, relation)) = part.open().await? else { return Ok(Vec::new()) };
     let (part, relation) = (Arc::new(part), Arc::new(relation));
     let groups = reader.row_groups().into_iter().map(|rows| Group {
@@ -147,13 +156,14 @@ async fn opened(part: FilePart, keys: Arc<Keys>) -> Result<Vec<Group>> {
         relation: Arc::clone(&relation),
         reader: reader.copy().select(vec![rows]),
         keys: Arc::clone(&keys),
+        only: only.clone(),
     });
     Ok(groups.collect())
 }
 
 impl Group {
     async fn fold(self) -> Result<()> {
-        let Group { part, relation, reader, keys } = self;
+        let Group { part, relation, reader, keys, only } = self;
         let columns: Vec<Wanted<'_>> = part.key.iter().map(|key| wanted_in(key, &relation)).collect();
         let Some(reader) = part.within_range(reader).await? else { return Ok(()) };
         let stored: Vec<&str> = columns.iter().filter_map(stored_name).collect();
@@ -168,7 +178,7 @@ impl Group {
         });
         let mut numbers = reader.row_numbers();
         let mut batches = reader.stream()?;
-        let mut noted = Noted::default();
+        let mut noted = Noted { only, ..Noted::default() };
         while let Some(batch) = batches.try_next().await? {
             noted.read(&part, &batch, &columns, &mut numbers, &keys)?;
             if noted.bytes.len() >= NOTED_BYTES {
@@ -193,11 +203,12 @@ struct Noted {
     changes: Vec<Vec<(u64, std::ops::Range<usize>, Last)>>,
     /// Where the change that was noted last is.
     latest: Option<(usize, std::ops::Range<usize>)>,
+    only: Option<Arc<KeySet>>,
 }
 
 impl Default for Noted {
     fn default() -> Self {
-        Noted { bytes: Vec::new(), changes: vec![Vec::new(); SHARDS], latest: None }
+        Noted { bytes: Vec::new(), changes: vec![Vec::new(); SHARDS], latest: None, only: None }
     }
 }
 
@@ -240,6 +251,9 @@ impl Noted {
     }
 
     fn note(&mut self, key: &[u8], change: Last, keys: &Keys) {
+        if is_left_out(&self.only, key) {
+            return;
+        }
         if let Some((shard, bytes)) = &self.latest
             && self.bytes[bytes.clone()] == *key
             && let Some((_, _, last)) = self.changes[*shard].last_mut()

@@ -6,9 +6,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::changes::{Entry, Key, KeyPart, KeySet, Place, Range, Select};
+use super::latest::Latest;
 use crate::archive::{Archive, DataFile};
 use crate::failure::Result;
-use crate::model::{Column, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
+use crate::model::{
+    Column, Identity, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
+};
 
 /// Where the values that an update left out are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,6 +193,19 @@ pub async fn touched_keys(
     let mut touched = TouchedKeys::default();
     let within = records.iter().filter(|record| record.position >= from);
     touched.truncated = within.into_iter().any(|record| record.event != RelationEvent::Described);
+    if matches!(relation.identity, Identity::Default | Identity::Index) && !key.is_empty() {
+        let mut latest = Latest::read(&range, usize::MAX / 2, None).await?;
+        touched.truncated |= latest.is_truncated();
+        loop {
+            let (further, known) = latest.next_keys().await?;
+            latest = further;
+            let Some(known) = known else { return Ok(touched) };
+            known.for_each(|key, _| {
+                touched.keys.insert(key.into());
+                Ok(())
+            })?;
+        }
+    }
     for entry in range.entries(Select::All).await?.entries {
         touched.truncated |= entry.operation == Operation::Truncate;
         touched.keys.extend(entry.old_key);

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::changes::{KeyPart, KeySet, Range};
+use super::changes::{KeyPart, KeySet, PRUNED_KEYS, Range};
 use super::gathering::{Chosen, FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
 use super::keys::KnownKeys;
 use super::latest::Latest;
@@ -187,7 +187,7 @@ impl TableAt {
             }
             _ if only.is_none() && self.has_unique_key() => {
                 let columns = &self.relation.columns;
-                self.latest_rows(columns, Texts::default(), &mut |rows: Texts| rows.for_each(sink)).await
+                self.latest_rows(columns, None, Texts::default(), &mut |rows: Texts| rows.for_each(sink)).await
             }
             _ => match only {
                 Some(only) => self.overlaid_rows(&Only::Keys(only), usize::MAX, sink).await.map(drop),
@@ -196,16 +196,16 @@ impl TableAt {
         }
     }
 
-    /// The same for every row, many at once, made ready by several threads.
-    pub async fn gather<G: Gather>(&self, empty: G, take: &mut Take<'_, G>) -> Result<()> {
-        self.gather_columns(&self.relation.columns, None, empty, take).await
+    /// The same, many rows at once, made ready by several threads.
+    pub async fn gather<G: Gather>(&self, only: Option<&Arc<KeySet>>, empty: G, take: &mut Take<'_, G>) -> Result<()> {
+        self.gather_columns(&self.relation.columns, only, empty, take).await
     }
 
     /// The same with some of the relation's columns, in any order; with `only`, of the rows under these keys.
     pub async fn gather_columns<G: Gather>(
         &self,
         columns: &[Column],
-        only: Option<&KeySet>,
+        only: Option<&Arc<KeySet>>,
         empty: G,
         take: &mut Take<'_, G>,
     ) -> Result<()> {
@@ -218,12 +218,13 @@ impl TableAt {
             }
             return Ok(());
         }
-        if only.is_none() && self.has_unique_key() {
-            return self.latest_rows(columns, empty, take).await;
+        // Few keys are looked up; of many, the rows are found by looking at every key.
+        if self.has_unique_key() && only.is_none_or(|only| only.len() > PRUNED_KEYS) {
+            return self.latest_rows(columns, only, empty, take).await;
         }
         let mut gathering = Gathering::new(empty, take);
         let mut picked = Picked::of(&self.relation, columns);
-        self.for_each_row(only, &mut |row| gathering.add(picked.of_row(row))).await?;
+        self.for_each_row(only.map(Arc::as_ref), &mut |row| gathering.add(picked.of_row(row))).await?;
         gathering.hand_on()
     }
 
@@ -249,8 +250,14 @@ impl TableAt {
     }
 
     /// The rows where keys are unique: those that the last changes of their keys left, and those of the base that no
-    /// change touched.
-    async fn latest_rows<G: Gather>(&self, columns: &[Column], empty: G, take: &mut Take<'_, G>) -> Result<()> {
+    /// change touched. With `only`, rows under other keys are left out.
+    async fn latest_rows<G: Gather>(
+        &self,
+        columns: &[Column],
+        only: Option<&Arc<KeySet>>,
+        empty: G,
+        take: &mut Take<'_, G>,
+    ) -> Result<()> {
         let mut picked = Picked::of(&self.relation, columns);
         let shape = Arc::new(Shape { columns: columns.to_vec(), key: self.key.clone() });
         let rows_of = |(file, rows): (&DataFile, Chosen)| FileRows {
@@ -259,10 +266,10 @@ impl TableAt {
             file: file.clone(),
             rows,
         };
-        let mut latest = Latest::read(&self.range(), self.memory).await?;
+        let mut latest = Latest::read(&self.range(), self.memory, only.cloned()).await?;
         let base = if latest.is_truncated() { &Base::Nothing } else { &self.base };
         if let Base::Image(image) = base
-            && !latest.is_empty()
+            && (!latest.is_empty() || only.is_some())
         {
             let all = image.files.iter().map(|file| rows_of((file, Chosen::AllBut(RowSet::default()))));
             latest = latest.take_from_base(all.collect()).await?;
@@ -273,7 +280,7 @@ impl TableAt {
             let Some(known) = known else { break };
             if let Base::State(state) = base {
                 let mut gathering = Gathering::new(empty.clone(), take);
-                self.untouched_rows(state, &known, &mut |row| gathering.add(picked.of_row(row))).await?;
+                self.untouched_rows(state, &known, only, &mut |row| gathering.add(picked.of_row(row))).await?;
                 gathering.hand_on()?;
             }
         }
@@ -333,12 +340,20 @@ impl TableAt {
     }
 
     /// The rows of a state that stands in for an image, as far as these keys have none of theirs.
-    async fn untouched_rows(&self, state: &TableAt, known: &KnownKeys, sink: &mut RowSink<'_>) -> Result<()> {
+    async fn untouched_rows(
+        &self,
+        state: &TableAt,
+        known: &KnownKeys,
+        only: Option<&Arc<KeySet>>,
+        sink: &mut RowSink<'_>,
+    ) -> Result<()> {
         let places = self.places_in(state);
         let mut text = RowText::default();
         let mut give = |row: &RowText| {
             rearrange(row, &places, &mut text);
-            if known.touch(&self.key_of(&text)) == Some(false) { sink(&text) } else { Ok(()) }
+            let key = self.key_of(&text);
+            let wanted = only.is_none_or(|only| only.contains(key.as_slice()));
+            if wanted && known.touch(&key) == Some(false) { sink(&text) } else { Ok(()) }
         };
         Box::pin(state.for_each_row(None, &mut give)).await
     }

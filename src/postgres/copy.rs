@@ -36,6 +36,17 @@ impl CopyIn {
         if self.gathered.len() < CHUNK { Ok(()) } else { self.send().await }
     }
 
+    /// Adds a chunk that is worth handing on as it is. As [`write`](Self::write) otherwise.
+    ///
+    /// # Errors
+    /// Where the connection is gone.
+    pub async fn hand_on(&mut self, chunk: Bytes) -> Result<()> {
+        if !self.gathered.is_empty() {
+            self.send().await?;
+        }
+        Ok(self.sink.send(chunk).await?)
+    }
+
     async fn send(&mut self) -> Result<()> {
         Ok(self.sink.send(self.gathered.split().freeze()).await?)
     }

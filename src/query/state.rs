@@ -100,7 +100,7 @@ impl PartitionStream for StateRows {
         let (table, columns, only) = (Arc::clone(&self.table), self.columns.clone(), self.only.clone());
         builder.spawn(async move {
             let mut take = |rows: TypedRows| rows.into_batches()?.into_iter().try_for_each(|batch| out.give(batch));
-            let read = table.gather_columns(&columns, only.as_deref(), TypedRows::new(&columns), &mut take).await;
+            let read = table.gather_columns(&columns, only.as_ref(), TypedRows::new(&columns), &mut take).await;
             out.end(read)
         });
         builder.build()

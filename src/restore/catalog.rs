@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 
 use super::columns::{self, LiveColumn};
 use super::constraint::{self, Constraint};
+use super::policies::{self, Policies};
 use crate::failure::Result;
 use crate::model::{TableName, quote_identifier};
 
@@ -23,6 +24,8 @@ pub(super) struct LiveTable {
     pub(super) triggers: Vec<Trigger>,
     /// Rewrite rules, which would replace what we do by something else.
     pub(super) rules: Vec<String>,
+    /// Row-level security, where it binds the role.
+    pub(super) policies: Option<Policies>,
     /// Whether the role may alter it.
     pub(super) owned: bool,
     /// What the role may not do with it: `SELECT`, `INSERT`, …
@@ -144,6 +147,7 @@ pub(super) async fn table(client: &Client, oid: u32) -> Result<LiveTable> {
         constraints: constraint::of_table(client, oid).await?,
         keys: keys(client, oid).await?,
         triggers: triggers(client, oid).await?,
+        policies: policies::of_table(client, oid).await?,
     })
 }
 

@@ -19,8 +19,8 @@ pub(super) struct Constraint {
 
 #[derive(Debug, Clone)]
 pub(super) enum Demand {
-    /// A condition over a row's columns.
-    Check(String),
+    /// A condition over a row, and the columns that it names; none where it is about the row as a whole.
+    Check(String, Vec<String>),
     /// No two rows for which all of the operators hold.
     Apart(Apart),
 }
@@ -40,7 +40,9 @@ pub(super) struct Apart {
 
 const CHECKS: &str = "
 SELECT k.conname, pg_get_expr(k.conbin, k.conrelid), pg_get_constraintdef(k.oid),
-       obj_description(k.oid, 'pg_constraint'), k.coninhcount > 0
+       obj_description(k.oid, 'pg_constraint'), k.coninhcount > 0,
+       ARRAY(SELECT a.attname::text FROM unnest(k.conkey) AS c(number)
+             JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.number)
 FROM pg_constraint k
 WHERE k.conrelid = $1 AND k.contype = 'c' AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)
 ORDER BY k.conname";
@@ -75,7 +77,7 @@ pub(super) async fn of_table(client: &Client, oid: u32) -> Result<Vec<Constraint
 fn check(row: &Row) -> Constraint {
     Constraint {
         name: row.get(0),
-        demand: Demand::Check(row.get(1)),
+        demand: Demand::Check(row.get(1), row.get(5)),
         definition: row.get(2),
         comment: row.get(3),
         inherited: row.get(4),

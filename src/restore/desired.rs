@@ -57,12 +57,14 @@ pub(super) struct Desired {
     pub(super) added: Vec<String>,
     /// Columns that PostgreSQL computes.
     pub(super) generated: Vec<String>,
-    /// The rows were read as text, because not all of them fit the present types: see [`super::staging`].
+    /// The rows were read as text, because not all of them fit the present types: see [`super::reading`].
     pub(super) as_text: bool,
     /// The types that the texts of the shared columns are of, as SQL spells them.
     pub(super) types: Vec<String>,
     /// There are rows that the live ones must be equal to.
     pub(super) expects: bool,
+    /// The keys that changed are those of the rows of the point, and there is no table of them.
+    pub(super) keys_of_rows: bool,
 }
 
 impl Desired {
@@ -143,6 +145,7 @@ impl Desired {
             generated,
             as_text: false,
             expects: wanted.expected.is_some(),
+            keys_of_rows: false,
         })
     }
 
@@ -151,12 +154,32 @@ impl Desired {
         self.live.columns.iter().find(|live| live.name == self.columns[at].name)
     }
 
+    /// A live row's value of a shared column, of the type that temporary tables have: without what a domain demands.
+    pub(super) fn live_value(&self, alias: &str, at: usize) -> String {
+        let column = format!("{alias}.{}", quote_identifier(&self.columns[at].name));
+        match self.live_column(at).filter(|live| live.domain.is_some()) {
+            Some(live) => format!("CAST({column} AS {})", live.type_sql),
+            None => column,
+        }
+    }
+
+    /// What can stand behind FROM to give the keys that changed, columns `k0`, `k1`, ….
+    pub(super) fn concerned_keys(&self) -> String {
+        match self.keys_of_rows {
+            true => {
+                let columns = self.key_columns.iter().enumerate().map(|(key, at)| format!("t.c{at} AS k{key}"));
+                format!("(SELECT {} FROM {} AS t)", columns.collect::<Vec<_>>().join(", "), self.rows())
+            }
+            false => self.keys(),
+        }
+    }
+
     /// The temporary table of the keys that changed, columns `k0`, `k1`, ….
     pub(super) fn keys(&self) -> String {
         format!("pg_temp.afterimage_keys_{}", self.index)
     }
 
-    /// The temporary table of the rows of the point, columns `c0`, `c1`, ….
+    /// The temporary table of the rows of the point, columns `c0`, `c1`, …, then `afterimage_hash`.
     pub(super) fn rows(&self) -> String {
         format!("pg_temp.afterimage_rows_{}", self.index)
     }

@@ -34,14 +34,13 @@ fn changed_sql(table: &Difference, parts: &[(usize, String)]) -> String {
     format!(
         "DELETE FROM {operations} AS p WHERE p.ctid IN (\
          SELECT o.ctid FROM {operations} AS o JOIN {live} AS l ON l.afterimage_tid = o.afterimage_live \
-         LEFT JOIN {expected} AS e ON {of_live} WHERE e.ctid IS NULL OR {live_text} IS DISTINCT FROM {expected_text} \
+         LEFT JOIN {expected} AS e ON {of_live} WHERE e.ctid IS NULL OR {differs} \
          UNION ALL SELECT o.ctid FROM {operations} AS o JOIN {rows} AS t ON t.ctid = o.afterimage_then \
          JOIN {expected} AS e ON {of_then} WHERE o.afterimage_live IS NULL)",
         live = table.live_rows(),
         rows = table.rows(),
         of_live = meets("l"),
         of_then = meets("t"),
-        live_text = table.staged_text("l", &all),
-        expected_text = table.staged_text("e", &all),
+        differs = table.differs(&all, "l", |at| format!("e.c{at}")),
     )
 }

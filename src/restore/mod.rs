@@ -32,21 +32,28 @@ mod batch;
 mod belonging;
 mod cascades;
 mod catalog;
+mod classes;
 mod columns;
 mod constraint;
+mod description;
 mod desired;
 mod difference;
 mod elsewhere;
 mod expected;
+mod filter;
 mod judgement;
 mod mapping;
 mod objection;
+mod options;
 mod order;
 mod parents;
 mod perform;
 mod plan;
 mod planning;
+mod policies;
+mod progress;
 mod quarantine;
+mod reading;
 mod recreation;
 mod relaxation;
 mod report;
@@ -63,6 +70,7 @@ mod workspace;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::archive::Archive;
@@ -72,10 +80,13 @@ use crate::model::{Lsn, TablePattern};
 use crate::postgres::Source;
 
 pub use belonging::{Owner, TenantCount};
+pub use classes::{Class, Counts};
 pub use elsewhere::{Copied, CopyRequest, Elsewhere, copy};
 pub use judgement::{Introduction, OnReject, RejectedSample, Rejection, RuleKind};
 pub use mapping::Mapping;
-pub use plan::{Change, Class, Counts, FORMAT, Note, Plan, PlanOptions, PlanPoint, Sample, TablePlan};
+pub use options::PlanOptions;
+pub use plan::{Change, FORMAT, Note, Plan, PlanPoint, Sample, TablePlan};
+pub use progress::{Look, Progress, Step};
 pub use report::{Marks, Report, SequenceMove, TableReport, TriggersOff};
 pub use undo::{Conflict, Dependence, OnConflict};
 
@@ -128,12 +139,16 @@ pub struct RestoreRequest {
     pub max_rows: Option<u64>,
     /// So many rows are restored in one transaction at most.
     pub batch_rows: Option<u64>,
+    /// Between batches it rests, so that no more rows than these are restored in a second.
+    pub throttle: Option<u64>,
     /// How long a lock is waited for.
     pub lock_timeout: Duration,
     /// How long a statement may run; for ever where it is `None`.
     pub statement_timeout: Option<Duration>,
     /// Triggers of users do not fire, on tables that the role owns.
     pub disable_user_triggers: bool,
+    /// Where it says how far it is.
+    pub progress: Arc<Progress>,
 }
 
 impl RestoreRequest {
@@ -153,9 +168,11 @@ impl RestoreRequest {
             maps: Vec::new(),
             max_rows: None,
             batch_rows: None,
+            throttle: None,
             lock_timeout: Duration::from_secs(5),
             statement_timeout: None,
             disable_user_triggers: true,
+            progress: Arc::default(),
         }
     }
 }
@@ -195,10 +212,13 @@ pub async fn apply(
     }
     let mut outcome = apply_once(source, archive, &request, expected).await?;
     while let Outcome::Done(report) = &mut outcome {
+        request.progress.batch_done();
         report.seconds = started.elapsed().as_secs_f64();
         if report.postponed() == 0 || report.total().rows() == 0 {
             break;
         }
+        rest(&request, report.total().rows(), started.elapsed()).await;
+        report.seconds = started.elapsed().as_secs_f64();
         match apply_once(source, archive, &request, None).await {
             Ok(Outcome::Done(next)) => report.continue_with(*next),
             // What is done stays done, and is said.
@@ -216,6 +236,14 @@ pub async fn apply(
         }
     }
     Ok(outcome)
+}
+
+/// Waits until so many rows may have been restored in the time since the beginning.
+async fn rest(request: &RestoreRequest, rows: u64, elapsed: Duration) {
+    if let Some(throttle) = request.throttle {
+        let due = Duration::from_secs_f64(rows as f64 / throttle.max(1) as f64);
+        tokio::time::sleep(due.saturating_sub(elapsed)).await;
+    }
 }
 
 /// Performs a restore, or the next batch of it, in one transaction.

@@ -78,13 +78,12 @@ fn pull_sql(parent: &Difference, child: &Difference, key: &ForeignKey) -> Option
     let same: Vec<String> = parts.iter().map(|(at, equals)| format!("t.c{at} {equals} l.c{at}")).collect();
     Some(format!(
         "INSERT INTO {operations} (afterimage_class, afterimage_then, afterimage_hash) \
-         SELECT 'deleted', t.ctid, pg_catalog.hashtextextended('deleted>' || {text}, 0) FROM {rows} AS t \
+         SELECT 'deleted', t.ctid, t.afterimage_hash FROM {rows} AS t \
          WHERE EXISTS (SELECT FROM {rejected} AS r JOIN {child_operations} AS o ON o.ctid = r.operation \
            JOIN {child_rows} AS c ON c.ctid = o.afterimage_then WHERE r.kind = '{kind}' AND {refers}) \
          AND NOT EXISTS (SELECT FROM {live} AS l WHERE {same}) \
          AND NOT EXISTS (SELECT FROM {operations} AS o WHERE o.afterimage_then = t.ctid)",
         operations = parent.operations(),
-        text = parent.staged_text("t", &parent.compared()),
         rows = parent.rows(),
         rejected = child.rejected(),
         child_operations = child.operations(),

@@ -1,10 +1,14 @@
 //! Carrying out a plan in the transaction that made it.
 
+use std::time::Duration;
+
 use serde_json::json;
 
+use super::Step;
 use super::batch;
+use super::classes::Class;
 use super::difference::Difference;
-use super::plan::{Class, Plan};
+use super::plan::Plan;
 use super::quarantine;
 use super::relaxation::Relaxation;
 use super::report::{Marks, NotValid, Report};
@@ -39,6 +43,9 @@ impl Workspace<'_> {
             None => vec![0; differences.tables.len()],
         };
         let differences = &*differences;
+        let rows = differences.tables.iter().map(|table| table.counts.rows()).sum::<u64>();
+        self.request.progress.batch(rows, rows + postponed.iter().sum::<u64>());
+        self.request.progress.enter(Step::Writing, 0);
         let silenced = Silenced::silence(&self, differences).await?;
         let marks = self.name_marks().await?;
         self.mark_before(source, &marks).await?;
@@ -46,6 +53,7 @@ impl Workspace<'_> {
         self.change_rows(differences, &mut relaxation).await?;
         // What was deferred is due now: it must not surface when the triggers are back on, nor at the commit.
         self.execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
+        self.request.progress.enter(Step::Verifying, 0);
         verify::require_outcome(&self, differences).await?;
         let not_valid = relaxation.restore(&self).await?;
         let triggers = silenced.restore(&self).await?;
@@ -72,17 +80,29 @@ impl Workspace<'_> {
             return Err(failure.context("the commit failed; nothing was changed"));
         }
         let xid = report.full_xid.clone().unwrap_or_default();
-        let asked = match self.source.connect("afterimage restore").await {
-            Ok(session) => session.query_one("SELECT pg_xact_status($1::text::xid8)", &[&xid]).await.ok(),
-            Err(_) => None,
-        };
-        match asked.and_then(|row| row.get::<_, Option<String>>(0)).as_deref() {
+        match self.outcome_of(&xid).await.as_deref() {
             Some("committed") => Ok(()),
             Some("aborted") => Err(failure.context("the connection was lost at the commit; nothing was changed")),
             _ => Err(failure
                 .context("the connection was lost at the commit, and whether it was done is not known")
                 .remedy(format!("ask once the server answers: SELECT pg_xact_status('{xid}'::xid8)"))),
         }
+    }
+
+    /// What became of a transaction; it may take the server a moment to see that its client is gone.
+    async fn outcome_of(&self, xid: &str) -> Option<String> {
+        const ASKED: u32 = 20;
+        const PAUSE: Duration = Duration::from_millis(250);
+        let session = self.source.connect("afterimage restore").await.ok()?;
+        for _ in 0..ASKED {
+            let row = session.query_one("SELECT pg_xact_status($1::text::xid8)", &[&xid]).await.ok()?;
+            let status: Option<String> = row.get(0);
+            if status.as_deref() != Some("in progress") {
+                return status;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        None
     }
 
     async fn name_marks(&self) -> Result<Marks> {

@@ -1,97 +1,26 @@
 //! The plan: what a restore would do, in a form that can be saved, looked at and held to.
 
 use std::fmt::Write as _;
-use std::ops::AddAssign;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::belonging::{Owner, TenantCount};
+use super::RestoreRequest;
+use super::belonging::TenantCount;
+use super::classes::{Class, Counts};
 use super::judgement::{OnReject, Rejection};
-use super::mapping::Mapping;
+use super::options::PlanOptions;
 use super::undo::{Conflict, OnConflict};
-use super::{Goal, RestoreRequest};
 use crate::archive::ArchiveIdentity;
 use crate::failure::{Failure, Result};
 use crate::history::Cut;
-use crate::model::{Lsn, Point, TableName, TablePattern};
+use crate::model::{Lsn, Point, TableName};
 
 /// The form of plan files that this version writes and reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Characters of a sample's values.
 pub(super) const SAMPLE_LENGTH: usize = 120;
-
-/// What happened to a row since the point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Class {
-    /// It is gone; the restore inserts it.
-    Deleted,
-    /// It has other values; the restore updates it.
-    Updated,
-    /// It is new; the restore deletes it.
-    Inserted,
-}
-
-impl Class {
-    pub const ALL: [Class; 3] = [Class::Deleted, Class::Updated, Class::Inserted];
-
-    /// As the command line spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Class::Deleted => "deleted",
-            Class::Updated => "updated",
-            Class::Inserted => "inserted",
-        }
-    }
-
-    /// The reverse of [`Class::as_str`].
-    pub fn parse(text: &str) -> Option<Class> {
-        Class::ALL.into_iter().find(|class| class.as_str() == text)
-    }
-
-    /// What the restore does about it.
-    pub fn remedy(self) -> &'static str {
-        match self {
-            Class::Deleted => "insert",
-            Class::Updated => "update",
-            Class::Inserted => "delete",
-        }
-    }
-}
-
-/// Rows that a restore inserts, updates and deletes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    pub insert: u64,
-    pub update: u64,
-    pub delete: u64,
-}
-
-impl Counts {
-    pub fn rows(&self) -> u64 {
-        self.insert + self.update + self.delete
-    }
-
-    /// The count for rows to which this happened.
-    pub fn of(&mut self, class: Class) -> &mut u64 {
-        match class {
-            Class::Deleted => &mut self.insert,
-            Class::Updated => &mut self.update,
-            Class::Inserted => &mut self.delete,
-        }
-    }
-}
-
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Counts) {
-        self.insert += other.insert;
-        self.update += other.update;
-        self.delete += other.delete;
-    }
-}
 
 /// A resolved point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,79 +38,10 @@ impl PlanPoint {
         PlanPoint { point: cut.point.to_string(), lsn: cut.lsn, description: cut.describe() }
     }
 
-    fn cut(&self) -> Result<Cut> {
+    pub(super) fn cut(&self) -> Result<Cut> {
         let point =
             Point::parse(&self.point, Utc::now()).map_err(|error| Failure::usage(format!("the plan: {error}")))?;
         Ok(Cut { point, lsn: self.lsn, last: None, next: None })
-    }
-}
-
-/// What was asked for besides the point.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlanOptions {
-    pub tables: Vec<String>,
-    #[serde(default)]
-    pub only: Vec<Class>,
-    #[serde(default)]
-    pub filter: Option<String>,
-    /// Commit LSNs of transactions that are undone.
-    #[serde(default)]
-    pub undo: Vec<Lsn>,
-    #[serde(default)]
-    pub on_conflict: OnConflict,
-    /// Rows of an earlier restore's quarantine.
-    #[serde(default)]
-    pub quarantined: bool,
-    #[serde(default)]
-    pub tenant: Option<String>,
-    #[serde(default)]
-    pub tenant_columns: Vec<String>,
-    /// One row of a table, and all below it.
-    #[serde(default)]
-    pub entity: Option<(TableName, String)>,
-    #[serde(default)]
-    pub with_parents: bool,
-    #[serde(default)]
-    pub on_reject: OnReject,
-    #[serde(default)]
-    pub maps: Vec<String>,
-    pub lock_timeout_ms: u64,
-    #[serde(default)]
-    pub statement_timeout_ms: Option<u64>,
-    pub disable_user_triggers: bool,
-}
-
-impl PlanOptions {
-    pub(super) fn of(request: &RestoreRequest) -> PlanOptions {
-        let mut only = request.only.clone();
-        only.sort_unstable();
-        only.dedup();
-        let (undo, on_conflict) = match &request.goal {
-            Goal::Undo { transactions, on_conflict } => (transactions.clone(), *on_conflict),
-            _ => (Vec::new(), OnConflict::default()),
-        };
-        let (tenant, entity) = match &request.owner {
-            Some(Owner::Tenant(tenant)) => (Some(tenant.clone()), None),
-            Some(Owner::Entity { table, key }) => (None, Some((table.clone(), key.clone()))),
-            None => (None, None),
-        };
-        PlanOptions {
-            tenant,
-            entity,
-            tenant_columns: request.tenant_columns.clone(),
-            with_parents: request.with_parents,
-            undo,
-            on_conflict,
-            tables: request.tables.iter().map(ToString::to_string).collect(),
-            only,
-            filter: request.filter.clone(),
-            quarantined: request.goal == Goal::Quarantined,
-            on_reject: request.on_reject,
-            maps: request.maps.iter().map(ToString::to_string).collect(),
-            statement_timeout_ms: request.statement_timeout.and_then(|timeout| u64::try_from(timeout.as_millis()).ok()),
-            lock_timeout_ms: u64::try_from(request.lock_timeout.as_millis()).unwrap_or(u64::MAX),
-            disable_user_triggers: request.disable_user_triggers,
-        }
     }
 }
 
@@ -290,40 +150,6 @@ impl Plan {
     pub fn to_json(&self) -> Result<String> {
         let json = serde_json::to_string_pretty(self);
         json.map(|json| json + "\n").map_err(|error| Failure::failed(format!("writing the plan: {error}")))
-    }
-
-    /// The request that leads to this plan.
-    ///
-    /// # Errors
-    /// Usage where the saved request cannot be read.
-    pub fn request(&self) -> Result<RestoreRequest> {
-        let tables = self.options.tables.iter().map(|text| TablePattern::parse(text)).collect::<Result<_>>()?;
-        Ok(RestoreRequest {
-            tables,
-            to: self.to.cut()?,
-            now: self.now.cut()?,
-            only: self.options.only.clone(),
-            filter: self.options.filter.clone(),
-            goal: match &self.options {
-                options if options.quarantined => Goal::Quarantined,
-                options if options.undo.is_empty() => Goal::Point,
-                options => Goal::Undo { transactions: options.undo.clone(), on_conflict: options.on_conflict },
-            },
-            owner: match (&self.options.tenant, &self.options.entity) {
-                (Some(tenant), _) => Some(Owner::Tenant(tenant.clone())),
-                (None, Some((table, key))) => Some(Owner::Entity { table: table.clone(), key: key.clone() }),
-                (None, None) => None,
-            },
-            tenant_columns: self.options.tenant_columns.clone(),
-            with_parents: self.options.with_parents,
-            on_reject: self.options.on_reject,
-            maps: self.options.maps.iter().map(|text| Mapping::parse(text)).collect::<Result<_>>()?,
-            max_rows: None,
-            batch_rows: None,
-            lock_timeout: Duration::from_millis(self.options.lock_timeout_ms),
-            statement_timeout: self.options.statement_timeout_ms.map(Duration::from_millis),
-            disable_user_triggers: self.options.disable_user_triggers,
-        })
     }
 
     /// The rows of all tables.

@@ -7,14 +7,15 @@ use chrono::Utc;
 use super::catalog;
 use super::desired::Desired;
 use super::difference::Difference;
+use super::options::PlanOptions;
 use super::order::parents_first;
-use super::plan::{FORMAT, Plan, PlanOptions, PlanPoint, TablePlan};
+use super::plan::{FORMAT, Plan, PlanPoint, TablePlan};
 use super::recreation::{self, Recreation};
 use super::selection::{Found, Selected};
 use super::undo::{self, Culprits, OnConflict, dependents};
 use super::wanted::Wanted;
 use super::workspace::{Differences, Mode, Workspace};
-use super::{Goal, OnReject, belonging, cascades, judgement, mapping, parents};
+use super::{Goal, OnReject, Step, belonging, cascades, judgement, mapping, parents, policies};
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::TableAt;
 use crate::model::{Lsn, TableName};
@@ -94,6 +95,7 @@ impl Workspace<'_> {
             let name = found.name.clone();
             staged.push(self.desired(index, found, &removals).await.context(&name)?);
         }
+        self.request.progress.enter(Step::Comparing, 0);
         self.lock_out_writers(&staged).await?;
         let mut tables = Vec::new();
         for desired in staged {
@@ -112,6 +114,8 @@ impl Workspace<'_> {
         differences.recreation = recreation;
         notes.extend(cascades::keep(self, &mut differences, &more.cascaded).await?);
         self.require_unchanged(&differences, &mut skipped)?;
+        policies::require_only_inserts(self, &differences)?;
+        self.request.progress.enter(Step::Judging, 0);
         let mut rejections = judgement::judge(self, &differences).await?;
         while parents::pull(self, &mut differences, &rejections).await? {
             judgement::forget(self, &differences).await?;

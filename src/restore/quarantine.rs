@@ -155,8 +155,8 @@ pub(super) async fn read_back(
     table: &Desired,
     into: &str,
 ) -> Result<BTreeMap<String, String>> {
-    let values: Vec<String> =
-        table.columns.iter().map(|column| format!("q.content ->> {}", quote_literal(&column.name))).collect();
+    let values = table.columns.iter().map(|column| format!("q.content ->> {}", quote_literal(&column.name)));
+    let values: Vec<String> = values.chain(["hashtextextended(q.content::text, 0)".to_owned()]).collect();
     let sql =
         format!("INSERT INTO {into} SELECT {} FROM {TABLE} AS q WHERE {}", values.join(", "), of_table(&table.name));
     workspace.execute(&sql).await?;

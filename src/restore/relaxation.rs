@@ -91,7 +91,7 @@ fn removed(differences: &Differences, rejection: &Rejection) -> Option<Removed> 
     let (definition, comment) = match rejection.kind {
         RuleKind::Check => {
             let is_it = |known: &&super::constraint::Constraint| {
-                known.name == rejection.name && matches!(known.demand, Demand::Check(_))
+                known.name == rejection.name && matches!(known.demand, Demand::Check(..))
             };
             let found = table.live.constraints.iter().find(is_it)?;
             (found.definition.clone(), found.comment.clone())

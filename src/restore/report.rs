@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::classes::Counts;
 use super::difference::Difference;
 use super::judgement::{OnReject, Rejection};
-use super::plan::{Counts, Note, Plan};
+use super::plan::{Note, Plan};
 use super::quarantine::LeftOut;
 use super::undo::Conflict;
 use super::workspace::Differences;

@@ -108,6 +108,9 @@ impl Workspace<'_> {
             self.require_privileges(&name, oid).await?;
             self.execute(&format!("LOCK TABLE ONLY {} IN {mode} MODE", name.to_sql())).await?;
             let live = catalog::table(&self.session, oid).await?;
+            if live.policies.is_some() {
+                self.execute("SET LOCAL row_security = on").await?;
+            }
             found.push(Found { selected, name, live });
         }
         Ok(found)

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use super::classes::{Class, Counts};
 use super::judgement::{OnReject, Rejection};
-use super::plan::{Class, Counts, Note, Plan, Sample};
+use super::plan::{Note, Plan, Sample};
 use super::report::{Report, TableReport};
 use super::undo::{Conflict, OnConflict};
 use crate::history::shown_time;

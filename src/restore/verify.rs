@@ -14,8 +14,10 @@ pub(super) async fn require_outcome(workspace: &Workspace<'_>, differences: &Dif
     for table in differences.tables.iter().filter(|table| table.counts.rows() > 0) {
         let wrong = match &table.matching {
             Matching::Key(parts) => {
-                workspace.count(&wrong_by_key(table, parts)).await?
-                    + workspace.count(&left_over_by_key(table, parts)).await?
+                workspace.look_rows_up(true).await?;
+                let wrong = workspace.count(&wrong_by_key(table, parts)).await?;
+                workspace.look_rows_up(false).await?;
+                wrong + workspace.count(&left_over_by_key(table, parts)).await?
             }
             Matching::WholeRow => workspace.count(&wrong_by_text(table)).await?,
         };
@@ -40,9 +42,7 @@ pub(super) fn wrong_by_key(table: &Difference, parts: &[(usize, String)]) -> Str
         .collect();
     let compared = table.compared();
     let all: Vec<usize> = (0..table.columns.len()).collect();
-    let differs = |positions: &[usize]| {
-        format!("{} IS DISTINCT FROM {}", table.live_text("x", positions), table.staged_text("t", positions))
-    };
+    let differs = |positions: &[usize]| table.differs(positions, "t", |at| table.desired.live_value("x", at));
     format!(
         "SELECT count(*) FROM {} AS o JOIN {} AS t ON t.ctid = o.afterimage_then LEFT JOIN ONLY {} AS x ON {} \
          WHERE x.ctid IS NULL OR CASE o.afterimage_class WHEN 'updated' THEN {} ELSE {} END",

@@ -54,6 +54,9 @@ impl Differences {
 /// Memory for sorts and joins: this session does a few large ones.
 const WORK_MEM: &str = "64MB";
 
+/// A tenth of the usual: how many rows there are is what matters of temporary tables, and their samples are read each time.
+const STATISTICS: u32 = 10;
+
 impl<'a> Workspace<'a> {
     pub(super) async fn open(
         source: &'a Source,
@@ -78,7 +81,8 @@ impl<'a> Workspace<'a> {
             request.statement_timeout.map_or(0, |timeout| timeout.as_millis().clamp(1, i32::MAX as u128));
         let begin = format!(
             "BEGIN ISOLATION LEVEL {isolation}; SET LOCAL lock_timeout = {lock_timeout}; \
-             SET LOCAL statement_timeout = {statement_timeout}; SET LOCAL row_security = off; SET LOCAL work_mem = '{WORK_MEM}'; SET CONSTRAINTS ALL DEFERRED"
+             SET LOCAL statement_timeout = {statement_timeout}; SET LOCAL row_security = off; SET LOCAL work_mem = '{WORK_MEM}'; \
+             SET LOCAL default_statistics_target = {STATISTICS}; SET LOCAL jit = off; SET CONSTRAINTS ALL DEFERRED"
         );
         session.batch_execute(&begin).await?;
         Ok(Workspace { started: Instant::now(), session, source, archive, request, mode, application_path })
@@ -135,6 +139,16 @@ impl<'a> Workspace<'a> {
     pub(super) async fn count(&self, sql: &str) -> Result<u64> {
         let row = self.session.query_one(sql, &[]).await.map_err(|error| self.judge(error))?;
         Ok(row.get::<_, i64>(0).unsigned_abs())
+    }
+
+    /// Has every join done by looking rows up, one by one, by their places or by an index of the key, or leaves that to
+    /// PostgreSQL again. What looking up costs depends on the damage; PostgreSQL's own plan may read and hash the whole table,
+    /// for its statistics know nothing of rows that have just gone or come. Only for joins that have such a way, or it would
+    /// take for ever.
+    pub(super) async fn look_rows_up(&self, only: bool) -> Result<()> {
+        let others = if only { "off" } else { "on" };
+        let sql = format!("SET LOCAL enable_hashjoin = {others}; SET LOCAL enable_mergejoin = {others}");
+        Ok(self.session.batch_execute(&sql).await?)
     }
 
     pub(super) fn judge(&self, error: tokio_postgres::Error) -> Failure {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use futures::channel::mpsc;
 
-use super::super::staging::read_rows;
+use super::super::staging::{Hashed, read_rows};
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::TableAt;
 use crate::model::{TableName, quote_identifier};
@@ -73,21 +73,22 @@ impl<'a> Sink<'a> {
         let (sender, mut chunks) = mpsc::channel(4);
         let runtime = tokio::runtime::Handle::current();
         let table = Arc::new(table);
-        let reading =
-            tokio::task::spawn_blocking(move || runtime.block_on(read_rows(&table, None, &positions, sender)));
+        let reading = tokio::task::spawn_blocking(move || {
+            runtime.block_on(read_rows(&table, None, (&positions, Hashed::No), sender))
+        });
         let joined = |error: tokio::task::JoinError| Failure::failed(format!("reading the archive stopped: {error}"));
         match self {
             Sink::Session(session) => {
                 let mut copy = copy_in(session, &statement).await?;
-                while let Some(chunk) = chunks.next().await {
-                    copy.write(&chunk).await?;
+                while let Some((chunk, _)) = chunks.next().await {
+                    copy.hand_on(chunk).await?;
                 }
                 reading.await.map_err(joined)??;
                 copy.finish().await
             }
             Sink::Script(out) => {
                 out.write_all(format!("{statement};\n").as_bytes()).map_err(unwritable)?;
-                while let Some(chunk) = chunks.next().await {
+                while let Some((chunk, _)) = chunks.next().await {
                     out.write_all(&chunk).map_err(unwritable)?;
                 }
                 out.write_all(b"\\.\n").map_err(unwritable)?;

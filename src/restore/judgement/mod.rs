@@ -34,12 +34,14 @@ pub enum RuleKind {
     ForeignKey,
     /// Rows that are not in the plan refer to it.
     Reference,
+    /// Row-level security does not let the role write the row, or would hide it.
+    Policy,
     /// A trigger that stays on refuses or suppresses the row.
     Trigger,
 }
 
 impl RuleKind {
-    const ALL: [RuleKind; 9] = [
+    const ALL: [RuleKind; 10] = [
         RuleKind::Type,
         RuleKind::Domain,
         RuleKind::NotNull,
@@ -48,6 +50,7 @@ impl RuleKind {
         RuleKind::Exclude,
         RuleKind::ForeignKey,
         RuleKind::Reference,
+        RuleKind::Policy,
         RuleKind::Trigger,
     ];
 
@@ -62,6 +65,7 @@ impl RuleKind {
             RuleKind::Exclude => "EXCLUDE",
             RuleKind::ForeignKey => "FOREIGN KEY",
             RuleKind::Reference => "referred to by",
+            RuleKind::Policy => "row-level security for",
             RuleKind::Trigger => "TRIGGER",
         }
     }
@@ -250,7 +254,9 @@ impl Rule {
                 let column = table.live.columns.iter().find(|column| column.name == name);
                 Rule { definition: column.map(|column| column.type_sql.clone()), can_be_not_valid: false }
             }
-            RuleKind::Domain | RuleKind::Trigger => Rule { definition: None, can_be_not_valid: false },
+            RuleKind::Domain | RuleKind::Policy | RuleKind::Trigger => {
+                Rule { definition: None, can_be_not_valid: false }
+            }
         }
     }
 }

@@ -71,6 +71,7 @@ fn rule_in(definition: &Json, rejection: &Rejection) -> Option<Json> {
         RuleKind::NotNull => named(&definition["columns"], "not_null").filter(|said| !said.is_null()),
         RuleKind::Type | RuleKind::Domain => named(&definition["columns"], "type"),
         RuleKind::Reference => named(&definition["incoming"], "definition"),
+        RuleKind::Policy => None,
         RuleKind::Trigger => named(&definition["triggers"], "definition"),
         RuleKind::Check | RuleKind::Unique | RuleKind::Exclude | RuleKind::ForeignKey => {
             named(&definition["constraints"], "definition").or_else(|| named(&definition["indexes"], "definition"))

@@ -2,6 +2,7 @@
 
 use super::super::constraint::{Apart, Demand};
 use super::super::difference::Difference;
+use super::super::policies::Policies;
 use super::super::workspace::Workspace;
 use super::{OnReject, RuleKind, image};
 use crate::failure::Result;
@@ -62,15 +63,20 @@ async fn judge_conditions(workspace: &Workspace<'_>, table: &Difference) -> Resu
         let drawn = live.identity || live.expression.as_ref().is_some_and(|default| default.contains("nextval("));
         if table.columns.iter().any(|column| column.name == live.name) || !drawn {
             let condition = format!("{} IS NOT NULL", quote_identifier(&live.name));
+            let condition = where_read(table, condition, std::slice::from_ref(&live.name));
             conditions.push((RuleKind::NotNull, &live.name, condition, true));
         }
     }
     let relaxes = workspace.request.on_reject == OnReject::NotValid;
     for constraint in &table.live.constraints {
-        if let Demand::Check(condition) = &constraint.demand {
+        if let Demand::Check(condition, columns) = &constraint.demand {
             let falls = !(relaxes && !constraint.inherited && table.live.owned);
-            conditions.push((RuleKind::Check, &constraint.name, format!("({condition})"), falls));
+            let condition = where_read(table, format!("({condition})"), columns);
+            conditions.push((RuleKind::Check, &constraint.name, condition, falls));
         }
+    }
+    for (command, condition) in table.live.policies.iter().flat_map(Policies::demands) {
+        conditions.push((RuleKind::Policy, command, format!("({condition})"), true));
     }
     if conditions.is_empty() {
         return Ok(());
@@ -92,6 +98,23 @@ async fn judge_conditions(workspace: &Workspace<'_>, table: &Difference) -> Resu
     Ok(())
 }
 
+/// A condition that holds where it cannot be asked, because a value of one of these columns could not be read; where none is
+/// named, of any. What other columns forbid shows at once, not only when the values can be read.
+fn where_read(table: &Difference, condition: String, columns: &[String]) -> String {
+    if !table.read_as_text() {
+        return condition;
+    }
+    let names: Vec<String> = columns.iter().map(|name| quote_literal(name)).collect();
+    let among = if names.is_empty() { String::new() } else { format!(" AND r.name IN ({})", names.join(", ")) };
+    format!(
+        "CASE WHEN EXISTS (SELECT FROM {} AS r WHERE r.operation = {}.afterimage_operation AND r.kind = '{}'{among}) \
+         THEN true ELSE {condition} END",
+        table.rejected(),
+        quote_identifier(&table.name.table),
+        RuleKind::Type.as_str()
+    )
+}
+
 fn conditions_sql(table: &Difference, conditions: &[(RuleKind, &str, String, bool)]) -> String {
     let broken: Vec<String> = conditions.iter().map(|(_, _, condition, _)| format!("({condition}) IS FALSE")).collect();
     let values: Vec<String> = conditions
@@ -100,18 +123,10 @@ fn conditions_sql(table: &Difference, conditions: &[(RuleKind, &str, String, boo
             format!("('{}', {}, ({condition}), {falls})", kind.as_str(), quote_literal(name))
         })
         .collect();
-    let unread = match table.read_as_text() {
-        true => format!(
-            " AND NOT EXISTS (SELECT FROM {} AS r WHERE r.operation = {}.afterimage_operation)",
-            table.rejected(),
-            quote_identifier(&table.name.table)
-        ),
-        false => String::new(),
-    };
     let alias = quote_identifier(&table.name.table);
     format!(
         "INSERT INTO {} SELECT {alias}.afterimage_operation, j.kind, j.name, NULL, j.falls FROM (\
-         SELECT * FROM ({}) AS {alias} WHERE ({}){unread}) AS {alias} \
+         SELECT * FROM ({}) AS {alias} WHERE {}) AS {alias} \
          CROSS JOIN LATERAL (VALUES {}) AS j(kind, name, holds, falls) WHERE j.holds IS FALSE",
         table.rejected(),
         image::planned(table),

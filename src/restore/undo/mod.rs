@@ -205,7 +205,8 @@ pub(super) async fn repeated(workspace: &Workspace<'_>, undone: &BTreeSet<Lsn>) 
     let note = |one: &Transaction| Note {
         table: None,
         text: format!(
-            "transaction {} (xid {}) ran the same statement again: stop what runs it, or it will undo this restore",
+            "transaction {} (xid {}) ran the same statement again: stop what runs it, or it will undo this restore, \
+             and see that the application forgets what it caches of these rows",
             one.commit.lsn, one.commit.xid
         ),
         skipped: false,

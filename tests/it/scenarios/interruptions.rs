@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Scene, assert_has, on_both};
-use crate::support::{PATIENCE, Program};
+use crate::support::{Loss, PATIENCE, Program, Proxy, postgres};
 
 const TABLES: &str = "
 CREATE TABLE parents (id int PRIMARY KEY, name text);
@@ -149,6 +149,81 @@ async fn large_damage_comes_back_in_batches_and_goes_on_where_it_was_stopped() {
         assert_eq!(scene.value(ALL).await, "2000|30000");
         let again = scene.restore(&["--undo", &lost, "--apply", "--batch-rows", "5000"]).expect(0);
         assert_has(&again.stdout, &["Nothing to restore"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trees_and_circles_come_back_in_batches_parents_first() {
+    const TREE: &str = "
+        CREATE TABLE people (id int PRIMARY KEY, boss int REFERENCES people, team int);
+        CREATE TABLE a_teams (id int PRIMARY KEY, lead int REFERENCES people);
+        ALTER TABLE people ADD FOREIGN KEY (team) REFERENCES a_teams;
+        CREATE TABLE a_badges (id int PRIMARY KEY, person int NOT NULL REFERENCES people);
+        CREATE TABLE folders (id int PRIMARY KEY, inside int REFERENCES folders);
+        INSERT INTO people SELECT g, NULL, NULL FROM generate_series(1, 40) g;
+        INSERT INTO a_teams SELECT g, g FROM generate_series(1, 40) g;
+        UPDATE people SET team = id, boss = 41 - id;
+        INSERT INTO a_badges SELECT g, g FROM generate_series(1, 40) g;
+        INSERT INTO folders SELECT g, NULLIF(g + 1, 301) FROM generate_series(300, 1, -1) g;
+        INSERT INTO folders SELECT g, 1 + g % 200 FROM generate_series(1000, 1299) g;
+        INSERT INTO folders VALUES (5000, NULL), (5001, 5000); UPDATE folders SET inside = 5001 WHERE id = 5000";
+    const EVERYTHING: &str = "SELECT 'p', id, boss, team FROM people UNION ALL SELECT 't', id, lead, NULL FROM a_teams
+        UNION ALL SELECT 'b', id, person, NULL FROM a_badges UNION ALL SELECT 'f', id, inside, NULL FROM folders";
+    on_both(async |release| {
+        let scene = Scene::begin(release, TREE).await;
+        let before = scene.rows(EVERYTHING).await;
+        let lost = scene
+            .transaction(
+                "SET LOCAL session_replication_role = replica;
+                 DELETE FROM a_badges; DELETE FROM people; DELETE FROM a_teams; DELETE FROM folders",
+            )
+            .await;
+        let begun = std::time::Instant::now();
+        let batches = ["--undo", &lost, "--apply", "--batch-rows", "100", "--throttle", "100/s"];
+        let end = scene.restore(&batches).expect(0);
+        assert!(begun.elapsed() > Duration::from_secs(6), "more than 700 rows, 100 a second, without the last batch");
+        assert_has(&end.stderr, &["restore: ", " of 722 rows restored, about ", " left"]);
+        assert_eq!(scene.rows(EVERYTHING).await, before);
+        // And they go in batches, children first.
+        let to = format!("before:{lost}");
+        scene
+            .transaction(
+                "INSERT INTO folders SELECT g, CASE WHEN g > 6000 THEN g - 1 END FROM generate_series(6000, 6250) g",
+            )
+            .await;
+        assert_ne!(scene.rows(EVERYTHING).await, before);
+        scene.restore(&["folders", "--to", &to, "--apply", "--batch-rows", "60"]).expect(0);
+        assert_eq!(scene.rows(EVERYTHING).await, before);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_to_the_commit_is_asked_for_and_an_attempt_that_never_came_through_has_changed_nothing() {
+    on_both(async |release| {
+        let scene = Scene::begin(release, TABLES).await;
+        let lost = scene.transaction("DELETE FROM parents WHERE id <= 10").await;
+        let (server, database) = (postgres(release), scene.database.name());
+        let port = server.port();
+        let through = |proxy: &Proxy| {
+            let url = server.tcp_url(database).unwrap();
+            let url = url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port()));
+            let program = Program::afterimage(["restore", "--undo", &lost, "--apply"]);
+            program.variable("AFTERIMAGE_SOURCE", &url).archive(&scene.directory.archive()).run(PATIENCE)
+        };
+        // The statement is prepared, and the connection breaks before it is executed.
+        let proxy = Proxy::to(port);
+        proxy.lose(Loss { statement: "COMMIT\0", executed: false });
+        let end = through(&proxy).expect(1);
+        assert_has(&end.stderr, &["lost at the commit; nothing was changed"]);
+        assert_eq!(scene.value("SELECT count(*) FROM parents").await, "1990");
+        // It is executed, and the answer never arrives.
+        let proxy = Proxy::to(port);
+        proxy.lose(Loss { statement: "COMMIT\0", executed: true });
+        let end = through(&proxy).expect(0);
+        assert_has(&end.stdout, &["Restored 160 rows"]);
+        assert_eq!(scene.value(ALL).await, "2000|30000");
     })
     .await;
 }

@@ -155,3 +155,23 @@ async fn a_table_without_a_key_loses_one_of_three_equal_rows_and_gets_it_back() 
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleanup_job_that_ran_again_is_named_with_what_to_do_about_it() {
+    on_both(async |release| {
+        let scene = Scene::begin(release, SHOP).await;
+        let job = |rows: &str| {
+            let said = r#"{"statement": "DELETE FROM customers WHERE unused"}"#;
+            format!("SELECT pg_logical_emit_message(true, 'afterimage', '{said}'); DELETE FROM customers WHERE {rows}")
+        };
+        let first = scene.transaction(&job("id < 3")).await;
+        let alone = scene.restore(&["--undo", &first]).expect(0).stdout;
+        assert!(!alone.contains("ran the same statement again"), "{alone}");
+        let again = scene.transaction(&job("id = 5")).await;
+        let plan = scene.restore(&["--undo", &first]).expect(0).stdout;
+        assert_has(&plan, &[&format!("(xid {again}) ran the same statement again: stop what runs it"), "caches"]);
+        let end = scene.restore(&["--undo", &first, "--apply"]).expect(0);
+        assert_has(&end.stdout, &["ran the same statement again"]);
+    })
+    .await;
+}

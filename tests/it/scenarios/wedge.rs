@@ -1,7 +1,7 @@
 //! Rows that the rules of today forbid: said before anything is written, and never a dead end.
 
 use super::{Scene, assert_has, on_both};
-use crate::support::Release;
+use crate::support::{PATIENCE, Program, Release};
 
 /// A table as in the incident: rows of before have codes in the old spelling.
 const ERP: &str = r"
@@ -279,6 +279,74 @@ async fn a_trigger_that_stays_on_and_refuses_or_suppresses_rows_is_asked_first()
         // Without the triggers the others come back.
         scene.restore(&["--quarantined", "--apply"]).expect(0);
         assert_eq!(scene.rows("SELECT * FROM t").await, ["1|w1", "2|w2", "3|w3", "4|w4", "5|w5"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_row_would_be_refused_for_next_is_said_at_once() {
+    const SCHEMA: &str = "
+        CREATE TABLE t (id int PRIMARY KEY, size bigint, code text, note text);
+        INSERT INTO t VALUES (1, 5000000000, 'A', NULL), (2, 6000000000, 'b', 'n'), (3, 3, 'c', 'n')";
+    const SINCE: &str = "
+        ALTER TABLE t ALTER size TYPE int, ALTER note SET NOT NULL, ADD CONSTRAINT lower CHECK (code = lower(code)),
+          ADD CONSTRAINT positive CHECK (size > 0), ADD CONSTRAINT whole CHECK (size IS NOT NULL AND code <> 'b')";
+    on_both(async |release| {
+        let scene = Scene::begin(release, SCHEMA).await;
+        let lost = scene.transaction("DELETE FROM t").await;
+        scene.database.run(SINCE).await;
+        let arguments = ["t", "--to", &format!("before:{lost}"), "--only", "deleted"];
+        let plan = scene.restore(&arguments).expect(0).stdout;
+        // The rows whose size is too large are not asked for what the size must be, and for all else they are.
+        assert_has(
+            &plan,
+            &["2 rows by type of column size", "1 rows by NOT NULL of column note", "1 rows by CHECK lower"],
+        );
+        assert!(!plan.contains("CHECK positive") && !plan.contains("CHECK whole"), "{plan}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn row_level_security_that_refuses_or_hides_rows_is_judged_before_anything_is_written() {
+    const SCHEMA: &str = "
+        CREATE TABLE t (id int PRIMARY KEY, owner text, word text);
+        INSERT INTO t SELECT g, CASE g % 3 WHEN 0 THEN 'mine' WHEN 1 THEN 'hidden' ELSE 'other' END, 'w' FROM generate_series(1, 9) g";
+    on_both(async |release| {
+        let scene = Scene::begin(release, SCHEMA).await;
+        let role = format!("tenant_{}", scene.database.name());
+        let policies = format!(
+            "CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON t TO {role};
+             ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY reads ON t FOR SELECT TO {role} USING (owner <> 'hidden');
+             CREATE POLICY changes ON t FOR UPDATE TO {role} USING (owner <> 'hidden');
+             CREATE POLICY writes ON t FOR INSERT TO {role} WITH CHECK (owner <> 'other')"
+        );
+        scene.database.run(&policies).await;
+        let lost = scene.transaction("DELETE FROM t").await;
+        let to = format!("before:{lost}");
+        let restore = |more: &[&str]| {
+            let arguments = [&["restore", "t", "--to", &to][..], more].concat();
+            let (_, place) = scene.database.url().split_once('@').unwrap();
+            let url = format!("postgresql://{role}@{place}");
+            let program = Program::afterimage(arguments).variable("AFTERIMAGE_SOURCE", &url);
+            let program = program.variable("XDG_STATE_HOME", scene.directory.path().to_str().unwrap());
+            program.archive(&scene.directory.archive()).run(PATIENCE)
+        };
+        let plan = restore(&[]).expect(0).stdout;
+        let both = ["3 rows by row-level security for INSERT", "3 rows by row-level security for SELECT"];
+        assert_has(&plan, &both);
+        assert_has(&plan, &["rows that it hides are not compared"]);
+        restore(&["--apply"]).expect(4);
+        assert_eq!(scene.value("SELECT count(*) FROM t").await, "0");
+        scene.database.run(&format!("GRANT CREATE ON DATABASE {} TO {role}", scene.database.name())).await;
+        let end = restore(&["--apply", "--on-reject", "quarantine"]).expect(4);
+        assert_has(&end.stdout, &["Restored 3 rows", "6 rows of public.t are in quarantine"]);
+        assert_eq!(scene.rows("SELECT DISTINCT owner FROM t").await, ["mine"]);
+        // What would change rows cannot be judged where others may be hidden.
+        scene.database.run("UPDATE t SET word = 'x'").await;
+        let end = restore(&["--apply"]).expect(4);
+        assert_has(&end.stderr, &["row-level security may hide rows", "--only deleted"]);
     })
     .await;
 }

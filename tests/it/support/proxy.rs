@@ -2,8 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// Passes connections on until it is told otherwise. Its threads end with the process.
 #[derive(Debug)]
@@ -27,6 +29,16 @@ struct Wire {
     state: Mutex<State>,
     changed: Condvar,
     open: Mutex<Vec<TcpStream>>,
+    loss: Mutex<Option<Loss>>,
+}
+
+/// What is lost of a statement, once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loss {
+    /// Bytes by which it is known when it is prepared.
+    pub(crate) statement: &'static str,
+    /// It is executed, and the answer is lost; else what would execute it is.
+    pub(crate) executed: bool,
 }
 
 impl Proxy {
@@ -34,7 +46,13 @@ impl Proxy {
     pub(crate) fn to(target: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wire = Wire { target, state: Mutex::new(State::Whole), changed: Condvar::new(), open: Mutex::default() };
+        let wire = Wire {
+            target,
+            state: Mutex::new(State::Whole),
+            changed: Condvar::new(),
+            open: Mutex::default(),
+            loss: Mutex::default(),
+        };
         let wire = Arc::new(wire);
         let serving = Arc::clone(&wire);
         thread::spawn(move || {
@@ -61,6 +79,11 @@ impl Proxy {
         self.wire.set(State::Stalled);
     }
 
+    /// Breaks the connection that prepares the statement next, at its execution.
+    pub(crate) fn lose(&self, loss: Loss) {
+        *self.wire.loss.lock().unwrap() = Some(loss);
+    }
+
     pub(crate) fn heal(&self) {
         self.wire.set(State::Whole);
     }
@@ -84,16 +107,41 @@ impl Wire {
         open.retain(|socket| socket.peer_addr().is_ok());
         open.extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
         drop(open);
-        self.pump(client.try_clone().unwrap(), server.try_clone().unwrap());
-        self.pump(server, client);
+        let lost = Arc::new(AtomicBool::new(false));
+        self.pump(client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&lost), true);
+        self.pump(server, client, lost, false);
     }
 
-    fn pump(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream) {
+    /// Passes on what comes; `lost` says that nothing more goes to the client.
+    fn pump(self: &Arc<Self>, mut from: TcpStream, mut to: TcpStream, lost: Arc<AtomicBool>, to_server: bool) {
         let wire = Arc::clone(self);
         thread::spawn(move || {
             let mut bytes = vec![0; 64 << 10];
+            let mut prepared = None;
             while let Ok(length @ 1..) = from.read(&mut bytes) {
                 wire.wait_while_stalled();
+                if let Some(Loss { executed, .. }) = prepared.filter(|_| to_server) {
+                    lost.store(true, Ordering::SeqCst);
+                    if executed && to.write_all(&bytes[..length]).is_ok() {
+                        // Long enough for what a test commits.
+                        thread::sleep(Duration::from_secs(1));
+                    }
+                    // Both halves: the client must see the end, and the server too.
+                    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                    return;
+                }
+                if to_server {
+                    let mut loss = wire.loss.lock().unwrap();
+                    let is_it = |loss: &Loss| {
+                        let wanted = loss.statement.as_bytes();
+                        bytes[..length].windows(wanted.len()).any(|found| found == wanted)
+                    };
+                    if loss.as_ref().is_some_and(is_it) {
+                        prepared = loss.take();
+                    }
+                } else if lost.load(Ordering::SeqCst) {
+                    continue;
+                }
                 if to.write_all(&bytes[..length]).is_err() {
                     break;
                 }
