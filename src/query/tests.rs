@@ -437,7 +437,7 @@ async fn an_unknown_name_is_answered_with_the_nearest() {
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_not_an_unknown_table() {
-    let failure = orders(None).await.refused("SELECT * FROM log.broken").await;
+    let failure = orders(None).await.refused("SELECT * FROM afterimage.broken").await;
     assert!(failure.is_transient());
     assert_eq!(failure.cause(), "the store does not answer");
 }
