@@ -7,6 +7,7 @@
 //! | restore of deleted rows | `COPY … FROM` of the same rows into the same table, indexes and foreign keys on |
 //! | export as CSV | `COPY … TO STDOUT (FORMAT csv)` to `/dev/null` |
 //! | what the source's users feel of an archiver | the same beside `pg_recvlogical` |
+//! | capture through twenty rules of the guard | the same without rules |
 //! | state of a table, one key's row | DuckDB over the same Parquet files |
 //!
 //! A rate says as much of the machine as of the program, and machines are shared; a ratio to what PostgreSQL's own
@@ -18,6 +19,7 @@
 mod capture;
 mod copies;
 mod freshness;
+mod guard;
 mod harm;
 mod lab;
 mod process;
@@ -37,7 +39,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// A part of the whole: its name, and what it does.
 type Part = (&'static str, fn(&Lab, &mut Report) -> Result<()>);
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     ("capture", capture::measure),
     ("copies", copies::measure),
     ("restore", restore::measure),
@@ -46,6 +48,7 @@ const PARTS: [Part; 9] = [
     ("reading", reading::measure),
     ("freshness", freshness::measure),
     ("harm", harm::measure),
+    ("guard", guard::measure),
     ("state", state::measure),
 ];
 

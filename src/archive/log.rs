@@ -29,7 +29,9 @@ pub fn schema(table: LogTable) -> Option<SchemaRef> {
         LogTable::Sequences => Some(Arc::clone(&SEQUENCES)),
         LogTable::Marks => Some(Arc::clone(&MARKS)),
         LogTable::Restores => Some(Arc::clone(&RESTORES)),
-        LogTable::Gaps | LogTable::Alerts | LogTable::Health => None,
+        LogTable::Alerts => Some(Arc::clone(&ALERTS)),
+        LogTable::Health => Some(Arc::clone(&HEALTH)),
+        LogTable::Gaps => None,
     }
 }
 
@@ -97,6 +99,18 @@ static MARKS: LazyLock<SchemaRef> =
 
 static RESTORES: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![number("lsn"), time("ts"), number("xid"), text("report")])));
+
+static ALERTS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let head = [text("id"), time("ts"), text("event"), text("rule"), text("severity")];
+    let what = [number("lsn"), number("xid"), text("table"), number("rows"), text("tenants"), text("samples")];
+    let rest = ["context", "message", "command", "user"].map(text);
+    Arc::new(Schema::new([&head[..], &what[..], &rest[..]].concat()))
+});
+
+static HEALTH: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let head = [time("ts"), text("check"), text("status"), text("severity"), number("value"), number("limit")];
+    Arc::new(Schema::new([&head[..], &["details", "resolution"].map(text)[..]].concat()))
+});
 
 /// A row of a log table in the shape of its columns.
 pub(super) trait LogRow: DeserializeOwned {

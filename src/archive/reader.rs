@@ -285,7 +285,7 @@ impl Archive {
         Ok(present.map(|record| (record.relation.name.clone(), record.relation.clone())).collect())
     }
 
-    async fn log_rows<R: LogRow>(&self) -> Result<Vec<R::Value>> {
+    pub(super) async fn log_rows<R: LogRow>(&self) -> Result<Vec<R::Value>> {
         match self.log_table(R::TABLE).await? {
             Some(table) => self.rows_of::<R>(&table, None).await,
             None => Ok(Vec::new()),

@@ -9,9 +9,9 @@ use chrono::Utc;
 use tokio::sync::watch;
 
 use super::run::sleep_or_stop;
-use super::spool::Running;
 use crate::archive::{ArchiverState, Store};
 use crate::model::Lsn;
+use crate::transaction::Running;
 
 /// How often it is said, where it has changed.
 const PAUSES: Duration = Duration::from_secs(10);

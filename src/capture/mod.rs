@@ -46,4 +46,3 @@ pub use init::{Chosen, InitReport, InitSteps, init};
 pub use observer::{Samples, sample_sequences};
 pub use run::{Outcome, RunEvents, SlotState, require_same_source, run, slot_state};
 pub use settings::CaptureSettings;
-pub use spool::{Running, RunningTransaction};

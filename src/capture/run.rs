@@ -20,13 +20,14 @@ use super::observer::Observer;
 use super::receiver;
 use super::settings::CaptureSettings;
 use super::source_check;
-use super::spool::{Hold, Outlets, Running, Spool};
+use super::spool::{Hold, Outlets, Spool};
 use super::synchronous::{Lookout, Pace};
 use super::terms::Terms;
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
 use crate::model::{Freshness, Lsn, quote_identifier};
 use crate::postgres::{ReplicationConnection, Source};
+use crate::transaction::Onlooker;
 
 /// Batches that may wait between the receiver and the assembler.
 const QUEUED_BATCHES: usize = 8;
@@ -74,7 +75,7 @@ pub async fn run(
     settings: &CaptureSettings,
     until: Option<Lsn>,
     stop: watch::Receiver<bool>,
-    running: watch::Sender<Running>,
+    onlooker: Onlooker,
     events: &dyn RunEvents,
 ) -> Result<Outcome> {
     // What the archiver itself writes must not wait for the archiver.
@@ -84,7 +85,7 @@ pub async fn run(
         claimed: None,
         streamed: false,
         terms: Terms::default(),
-        running,
+        onlooker,
         freshness: Arc::new(FreshnessMeter::new()),
     };
     let outcome = run_sessions(source, store, settings, until, stop, events, &mut course).await;
@@ -148,8 +149,7 @@ struct Course {
     /// The latest session got as far as to stream.
     streamed: bool,
     terms: Terms,
-    /// What is in progress, for whoever looks.
-    running: watch::Sender<Running>,
+    onlooker: Onlooker,
     freshness: Arc<FreshnessMeter>,
 }
 
@@ -183,8 +183,9 @@ impl Session<'_> {
         // Read after the slot: whoever used it until then may have moved both on.
         let watermark = archive.watermark().await?.lsn;
         require_whole(&slot, watermark)?;
-        let (setting, value) = STREAMED_FROM;
-        let replication = ReplicationConnection::connect(&self.source.with_setting(setting, value)).await?;
+        let streamed_from = if course.onlooker.wants_rows() { WATCHED_FROM } else { STREAMED_FROM };
+        let sender = self.source.with_setting("logical_decoding_work_mem", streamed_from);
+        let replication = ReplicationConnection::connect(&sender).await?;
         let (known, unseen) = known_tables(&archive, watermark).await?;
         let in_parts = course.terms.whole_up_to() <= watermark;
         let binary = course.terms.allow_binary(known.values());
@@ -222,7 +223,7 @@ impl Session<'_> {
             transactions: HashMap::new(),
         };
         let outlets =
-            Outlets { whole: whole_sender, early: early_sender, holds: hold_sender, running: course.running.clone() };
+            Outlets { whole: whole_sender, early: early_sender, holds: hold_sender, onlooker: course.onlooker.clone() };
         let spool = Spool::new(outlets, self.settings, course.terms.clone(), watermark, durable_receiver.clone());
         let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
         let (wanted_sender, wanted_receiver) = mpsc::unbounded_channel();
@@ -273,7 +274,7 @@ impl Session<'_> {
         let heartbeat = Heartbeat {
             store: self.store.clone(),
             reached: reached.clone(),
-            running: course.running.subscribe(),
+            running: course.onlooker.running.subscribe(),
             spill_directory: self.settings.spill_directory.clone(),
             stop: stop.clone(),
         };
@@ -322,7 +323,10 @@ impl Session<'_> {
 
 /// Bytes of a transaction's changes in the source's memory from which on it is sent before it has ended, so that little of
 /// it is written to the source's disk.
-const STREAMED_FROM: (&str, &str) = ("logical_decoding_work_mem", "4MB");
+const STREAMED_FROM: &str = "4MB";
+
+/// The same where somebody watches rows as they come: the least that the source allows.
+const WATCHED_FROM: &str = "64kB";
 
 /// What the source's version can do (PostgreSQL manual, 55.5.1). An unknown option is an error.
 fn stream_options(major: u32, publication: &str, in_parts: bool, binary: bool) -> Vec<(&'static str, String)> {

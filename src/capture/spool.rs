@@ -27,28 +27,16 @@ use super::settings::CaptureSettings;
 use super::terms::Terms;
 use crate::archive::DurableLsn;
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, OperationCounts, TableName, Xid};
+use crate::model::{Lsn, TableName, Xid};
 use crate::pgoutput::{self, Control, DecodeError, End, Message};
 use crate::postgres::StreamEvent;
-use crate::transaction::{InProgress, Records};
+use crate::transaction::{Glimpse, InProgress, Onlooker, Records, Running, RunningTransaction};
 
 /// Bytes that are read from a file at once.
 const PIECE: usize = 1 << 20;
 
 /// Messages handed on at once when a transaction is complete.
 const BATCH_EVENTS: usize = 2048;
-
-/// A transaction that has not ended, as far as the source has sent it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunningTransaction {
-    pub xid: Xid,
-    /// What it changed so far, by table.
-    pub tables: Vec<(TableName, OperationCounts)>,
-    /// It was prepared: it can be committed by anybody at any time.
-    pub prepared: bool,
-    /// Bytes of it in files.
-    pub spilled: u64,
-}
 
 /// What the next stage sees, in commit order.
 pub(super) enum Ordered {
@@ -68,9 +56,6 @@ pub(super) enum Ordered {
 }
 
 pub(super) type OrderedBatch = Vec<Ordered>;
-
-/// What the source has sent of transactions that have not ended.
-pub type Running = Arc<[RunningTransaction]>;
 
 /// Where an acknowledgement must stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +90,8 @@ pub(super) struct Outlets {
     /// Who encodes rows of what has not ended.
     pub(super) early: mpsc::Sender<EarlyWork>,
     pub(super) holds: watch::Sender<Vec<Hold>>,
-    pub(super) running: watch::Sender<Running>,
+    /// Who looks at what has not ended.
+    pub(super) onlooker: Onlooker,
 }
 
 /// See the module's documentation.
@@ -213,6 +199,7 @@ impl Spool {
                 }
             }
             self.show();
+            self.show_rows();
             self.spill().await?;
             if self.whole_up_to.is_some_and(|lsn| self.durable.borrow().lsn() >= lsn) {
                 return Err(self.terms.want_whole_up_to(Lsn::ZERO, "transactions can come in parts again"));
@@ -222,7 +209,7 @@ impl Spool {
             }
         }
         // Nobody is in progress any more for whoever looks.
-        self.outlets.running.send_replace(Running::default());
+        self.outlets.onlooker.running.send_replace(Running::default());
         Ok(())
     }
 
@@ -284,11 +271,20 @@ impl Spool {
             self.name(rest);
         }
         let transaction = self.transactions.entry(xid).or_default();
-        if let Some(piece) = transaction.content.push(subxid, kind, rest)
-            && transaction.early != Early::No
-        {
-            transaction.early = Early::Begun;
-            ask(&self.outlets.early, EarlyWork::Piece { xid, piece }).await;
+        if let Some(piece) = transaction.content.push(subxid, kind, rest) {
+            transaction.completed(xid, piece, &self.outlets).await;
+        }
+    }
+
+    /// Shows the records that came last to whoever wants to see rows, however few they are.
+    fn show_rows(&mut self) {
+        if !self.outlets.onlooker.wants_rows() {
+            return;
+        }
+        for (xid, transaction) in &mut self.transactions {
+            for records in transaction.content.look() {
+                self.outlets.onlooker.show(Glimpse::Rows { xid: *xid, records });
+            }
         }
     }
 
@@ -328,7 +324,11 @@ impl Spool {
                 if !self.transactions.contains_key(&xid) {
                     let others = self.transactions.values().filter(|other| other.early != Early::No).count();
                     let early = if others < early::TRANSACTIONS { Early::Wanted } else { Early::No };
-                    self.transactions.insert(xid, Spooled { early, ..Spooled::default() });
+                    let mut transaction = Spooled { early, ..Spooled::default() };
+                    if self.outlets.onlooker.wants_rows() {
+                        transaction.content.watch();
+                    }
+                    self.transactions.insert(xid, transaction);
                 }
             }
             Control::StreamStop | Control::Prepare { .. } => {
@@ -341,6 +341,7 @@ impl Spool {
             Control::StreamAbort { xid, subxid } if xid == subxid => {
                 self.drop_early(xid).await;
                 self.transactions.remove(&xid);
+                self.outlets.onlooker.show(Glimpse::RolledBack { xid });
             }
             Control::StreamAbort { xid, subxid } => {
                 if let Some(transaction) = self.transactions.get_mut(&xid)
@@ -375,6 +376,7 @@ impl Spool {
             Control::RollbackPrepared { xid } => {
                 self.drop_early(xid).await;
                 self.transactions.remove(&xid);
+                self.outlets.onlooker.show(Glimpse::RolledBack { xid });
                 self.outlets.holds.send_modify(|holds| holds.retain(|hold| hold.xid != xid || hold.until.is_some()));
             }
         }
@@ -489,11 +491,8 @@ impl Spool {
             let largest = self.transactions.iter_mut().max_by_key(|(_, transaction)| transaction.content.memory());
             let Some((xid, largest)) = largest else { break };
             held -= largest.content.memory();
-            if let Some(piece) = largest.content.complete()
-                && largest.early != Early::No
-            {
-                largest.early = Early::Begun;
-                ask(&self.outlets.early, EarlyWork::Piece { xid: *xid, piece }).await;
+            if let Some(piece) = largest.content.complete() {
+                largest.completed(*xid, piece, &self.outlets).await;
             }
             let written = largest.write(&self.directory).await;
             written.map_err(|error| self.no_room(&error))?;
@@ -519,7 +518,7 @@ impl Spool {
 
     /// Shows what is in progress to whoever looks.
     fn show(&self) {
-        if self.transactions.is_empty() && self.outlets.running.borrow().is_empty() {
+        if self.transactions.is_empty() && self.outlets.onlooker.running.borrow().is_empty() {
             return;
         }
         let shown = self.transactions.iter().map(|(xid, transaction)| {
@@ -531,11 +530,19 @@ impl Spool {
                 spilled: transaction.content.taken(),
             }
         });
-        self.outlets.running.send_replace(shown.collect());
+        self.outlets.onlooker.running.send_replace(shown.collect());
     }
 }
 
 impl Spooled {
+    /// Hands a look at a complete piece of the records to whoever encodes them early.
+    async fn completed(&mut self, xid: Xid, piece: Bytes, outlets: &Outlets) {
+        if self.early != Early::No {
+            self.early = Early::Begun;
+            ask(&outlets.early, EarlyWork::Piece { xid, piece }).await;
+        }
+    }
+
     async fn write(&mut self, directory: &Path) -> std::io::Result<()> {
         let file = match &self.file {
             Some(file) => Arc::clone(file),

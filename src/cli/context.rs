@@ -1,6 +1,6 @@
 //! From flags, environment and file to a source, an archive, a point.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use chrono::Utc;
 
@@ -17,6 +17,8 @@ use crate::postgres::Source;
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) config: Config,
+    /// The file that it was read from.
+    pub(super) config_file: Option<PathBuf>,
     source: Option<String>,
     archive: Option<String>,
     pub(super) json: bool,
@@ -29,8 +31,9 @@ fn variable(name: &str) -> Option<String> {
 
 impl Context {
     pub(super) fn new(global: &GlobalArgs) -> Result<Context> {
-        let named = global.config.clone().or_else(|| variable("AFTERIMAGE_CONFIG").map(Into::into));
-        let config = Config::load(named.as_deref().map(Path::new))?;
+        let named = global.config.clone().or_else(|| variable("AFTERIMAGE_CONFIG").map(PathBuf::from));
+        let config_file = Config::file(named.as_deref());
+        let config = Config::load(named.as_deref())?;
         let url = global.source.clone().or_else(|| variable("AFTERIMAGE_SOURCE")).or_else(|| variable("DATABASE_URL"));
         // libpq's variables that name a server or a database beat the file. One like PGUSER, which many
         // shells set, only fills in what an address leaves open.
@@ -39,7 +42,7 @@ impl Context {
         let source = source.or_else(|| from_libpq.then(String::new));
         let archive =
             global.archive.clone().or_else(|| variable("AFTERIMAGE_ARCHIVE")).or_else(|| config.archive.clone());
-        Ok(Context { config, source, archive, json: global.json, wait: global.wait.0 })
+        Ok(Context { config, config_file, source, archive, json: global.json, wait: global.wait.0 })
     }
 
     /// The source, which must be named somewhere.

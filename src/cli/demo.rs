@@ -31,6 +31,23 @@ const DEPLOYMENT: &str = include_str!("../../schemas/erp-deployment.sql");
 /// of an old row, and nobody could go on working.
 const ADMITTED: &str = r"smart_code = regexp_replace(smart_code, '\.V([12])$', '.v\1')";
 
+/// What is guarded. At first it is only told.
+const WATCHED: &str = "packs = [\"erp\"]\n";
+
+/// The same, and whoever deletes relationships by the thousand is stopped.
+const STOPPED: &str = "packs = [\"erp\"]\n
+[[rule]]
+name = \"mass-relationship-deletion\"
+tables = [\"public.core_relationships\"]
+operations = [\"delete\"]
+rows = 1000
+severity = \"EMERGENCY\"
+action = \"cancel\"
+";
+
+/// The rule that the cleanup meets.
+const MASS_DELETION: &str = "mass-relationship-deletion";
+
 /// Sessions that go on working while all this happens.
 const WORKERS: i32 = 3;
 
@@ -62,6 +79,8 @@ async fn tell(args: DemoArgs) -> Result<()> {
     story.show_the_incident(xid).await?;
     story.restore(xid, lost).await?;
     story.check_everybody_in(lost, &traffic).await?;
+    story.have_it_stopped().await?;
+    story.tell_the_times();
     if args.keep {
         story.stay().await;
     }
@@ -154,7 +173,7 @@ impl Story {
             .env("AFTERIMAGE_SOURCE", self.scratch.url(DATABASE))
             .env("AFTERIMAGE_ARCHIVE", self.directory.archive())
             .env("XDG_STATE_HOME", self.directory.0.join("state"))
-            .env_remove("AFTERIMAGE_CONFIG")
+            .env("AFTERIMAGE_CONFIG", self.directory.configuration())
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
@@ -202,6 +221,7 @@ impl Story {
 
     async fn begin_archiving(&mut self) -> Result<()> {
         heading("3. Afterimage takes a base image and archives from then on");
+        self.guard_with(WATCHED)?;
         let started = Instant::now();
         self.show(&["init"]).await?;
         self.note("first base image", started);
@@ -218,10 +238,13 @@ impl Story {
         // Bookings made before are not cancelled afterwards, so that what was lost can be counted.
         traffic.cancel_nothing(true).await;
         let started = Instant::now();
+        script.batch_execute("BEGIN").await?;
         let lost = script
             .execute(INCIDENT.trim_end().trim_end_matches(';'), &[])
             .await
             .context("running the cleanup script")?;
+        self.show_the_alarm(started).await?;
+        script.batch_execute("COMMIT").await.context("committing the cleanup")?;
         self.note("the cleanup script", started);
         script.batch_execute(DEPLOYMENT).await.context("adding the too strict check")?;
         traffic.next_generation();
@@ -312,11 +335,80 @@ impl Story {
         if can != all || now < self.deleted_before + lost as i64 {
             return Err(Failure::failed(format!("{lost} rows were lost, and not all of them are back")));
         }
+        Ok(())
+    }
+
+    fn guard_with(&self, configuration: &str) -> Result<()> {
+        std::fs::create_dir_all(&self.directory.0)
+            .and_then(|()| std::fs::write(self.directory.configuration(), configuration))
+            .map_err(|error| Failure::failed(format!("writing the guard's configuration: {error}")))
+    }
+
+    /// Alerts of the cleanup's rule.
+    async fn alarms(&self) -> Result<Vec<serde_json::Value>> {
+        let alerts = self.json(&["guard", "alerts", "--json"]).await?;
+        let alerts = alerts.into_iter().flat_map(|alerts| match alerts {
+            serde_json::Value::Array(alerts) => alerts,
+            one => vec![one],
+        });
+        Ok(alerts.filter(|alert| alert["rule"] == MASS_DELETION).collect())
+    }
+
+    /// Waits for the guard's alert, while the cleanup has not committed.
+    async fn show_the_alarm(&mut self, started: Instant) -> Result<()> {
+        let deadline = started + Duration::from_secs(60);
+        while self.alarms().await?.is_empty() {
+            if Instant::now() > deadline {
+                return Err(Failure::failed("the guard did not notice the cleanup"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tell_line("   the script has not committed yet, and the guard has raised an alarm:");
+        self.show_ending(&["guard", "alerts"], 3).await?;
+        self.note("alarm, from the start", started);
+        tell_line("   nobody looks; the script commits");
+        Ok(())
+    }
+
+    async fn have_it_stopped(&mut self) -> Result<()> {
+        heading("10. The same script once more, and the guard may stop it");
+        let before = self.relationships().await?;
+        let alarms = self.alarms().await?.len();
+        self.guard_with(STOPPED)?;
+        tell_line("   in afterimage.toml, read again while it runs:  action = \"cancel\"");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let script = self.source.connect("93-comprehensive-cascade-cleanup.sql").await?;
+        script.batch_execute("SET search_path = \"$user\", public").await?;
+        let started = Instant::now();
+        // It goes on for a while before it commits, as the first time.
+        let cleanup = format!("BEGIN; {INCIDENT}; SELECT pg_sleep(60); COMMIT");
+        let Err(stopped) = script.batch_execute(&cleanup).await else {
+            return Err(Failure::failed("the guard did not stop the cleanup"));
+        };
+        let said = stopped.as_db_error().map_or_else(|| stopped.to_string(), |error| error.message().to_owned());
+        tell_line(&format!("   ERROR:  {said}"));
+        // An error means that the session is gone, and its transaction with it.
+        let _ = script.batch_execute("ROLLBACK").await;
+        self.note("stopped by the guard", started);
+        while self.alarms().await?.len() == alarms && started.elapsed() < Duration::from_secs(120) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.show_ending(&["guard", "alerts"], 3).await?;
+        let (can, all) = self.logins().await?;
+        tell_line(&format!("   {} relationships are there", human::count(self.relationships().await? as u64)));
+        tell_line(&format!("   \x1b[32m{can} of {all} users still log in\x1b[0m"));
+        // The application itself cancels a booking now and then.
+        if can != all || self.relationships().await? * 100 < before * 99 {
+            return Err(Failure::failed("rows are gone although the cleanup was stopped"));
+        }
+        Ok(())
+    }
+
+    fn tell_the_times(&self) {
         heading("How long it took");
         for (what, time) in &self.times {
             tell_line(&format!("   {what:<22} {:>7.1} s", time.as_secs_f64()));
         }
-        Ok(())
     }
 
     fn invitation(&self) -> String {
@@ -366,6 +458,10 @@ struct Directory(PathBuf);
 impl Directory {
     fn archive(&self) -> PathBuf {
         self.0.join("archive")
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.0.join("afterimage.toml")
     }
 }
 

@@ -12,8 +12,8 @@ use super::progress::say;
 use crate::archive::Archive;
 use crate::capture;
 use crate::failure::{Failure, Result};
-use crate::model::Point;
-use crate::postgres::{MessageKind, emit_message};
+use crate::model::{Lsn, Point};
+use crate::postgres::{MessageKind, Source, emit_message};
 use crate::transaction::MARK_PREFIX;
 
 #[derive(Debug, Clone, Args)]
@@ -24,18 +24,8 @@ pub(super) struct MarkArgs {
 }
 
 pub(super) async fn run(context: &Context, args: MarkArgs) -> Result<()> {
-    let source = context.source()?;
-    let archive = context.archive().await?;
-    require_new(&archive, &args.name).await?;
-    // Whether the archive has it is looked at below, with a limit; commits may be set to wait for it without one.
-    let session = source.without_waiting().connect("afterimage mark").await?;
-    capture::require_same_source(&session, archive.identity()).await?;
-    let user: String = session.query_one("SELECT session_user::text", &[]).await?.get(0);
-    let content = json!({ "name": args.name, "user": user }).to_string();
-    // Restores never move a sequence back, and an auditor wants to know where each stood.
-    capture::sample_sequences(&session, &mut HashMap::new()).await?;
-    let lsn = emit_message(&session, MessageKind::Transactional, MARK_PREFIX, &content).await?;
-    let archived = context.resolve(&archive, &Point::Mark(args.name.clone())).await;
+    let (source, archive) = (context.source()?, context.archive().await?);
+    let (lsn, archived) = make(context, &source, &archive, &args.name).await?;
     if context.json {
         return print_document(stdout(), &json!({ "name": args.name, "lsn": lsn, "archived": archived.is_ok() }));
     }
@@ -46,8 +36,31 @@ pub(super) async fn run(context: &Context, args: MarkArgs) -> Result<()> {
     Ok(())
 }
 
+/// Makes a mark, and says where, and whether the archive has it.
+///
+/// # Errors
+/// Refused where there is one of that name; else as source and archive say.
+pub(super) async fn make(
+    context: &Context,
+    source: &Source,
+    archive: &Archive,
+    name: &str,
+) -> Result<(Lsn, Result<()>)> {
+    require_new(archive, name).await?;
+    // Whether the archive has it is looked at below, with a limit; commits may be set to wait for it without one.
+    let session = source.without_waiting().connect("afterimage mark").await?;
+    capture::require_same_source(&session, archive.identity()).await?;
+    let user: String = session.query_one("SELECT session_user::text", &[]).await?.get(0);
+    let content = json!({ "name": name, "user": user }).to_string();
+    // Restores never move a sequence back, and an auditor wants to know where each stood.
+    capture::sample_sequences(&session, &mut HashMap::new()).await?;
+    let lsn = emit_message(&session, MessageKind::Transactional, MARK_PREFIX, &content).await?;
+    let archived = context.resolve(archive, &Point::Mark(name.to_owned())).await;
+    Ok((lsn, archived.map(drop)))
+}
+
 /// Reads a name: one that `mark:NAME` can say, on one line.
-fn parse_name(text: &str) -> std::result::Result<String, String> {
+pub(super) fn parse_name(text: &str) -> std::result::Result<String, String> {
     if text.trim().is_empty() {
         return Err("a mark needs a name".into());
     }

@@ -1,9 +1,13 @@
 //! The command line: one file per command. Parsing is pure; looking at the system comes after.
 
+mod check;
 mod context;
 mod demo;
 mod diff;
 mod export;
+mod gate;
+mod guard;
+mod guarding;
 mod history;
 mod incident;
 mod init;
@@ -130,6 +134,12 @@ Examples:
     Restore(restore::RestoreArgs),
     /// One page about a transaction: who, what, when, what depends on it, and the command that undoes it
     Incident(incident::IncidentArgs),
+    /// Which rows would a constraint refuse, those that are there and those that a restore might bring back?
+    Check(check::CheckArgs),
+    /// Open or close the way for a deployment: before it, and after it; exit code 3 if closed
+    Gate(gate::GateArgs),
+    /// Rules over what happens in the source: alerts, their acknowledgement, trials over history
+    Guard(guard::GuardArgs),
     /// Merge small files, write base images where they pay, delete what nobody reads any more; run does it too
     Maintain(maintain::MaintainArgs),
     /// The whole story on a private, throw-away PostgreSQL
@@ -211,6 +221,9 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Query(args) => query::run(&context, args).await,
         Command::Restore(args) => Box::pin(restore::run(&context, args)).await,
         Command::Incident(args) => Box::pin(incident::run(&context, args)).await,
+        Command::Check(args) => Box::pin(check::run(&context, args)).await,
+        Command::Gate(args) => Box::pin(gate::run(&context, args)).await,
+        Command::Guard(args) => Box::pin(guard::run(&context, args)).await,
         Command::Maintain(args) => Box::pin(maintain::run(&context, args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
     }

@@ -13,6 +13,7 @@ use super::output::{human, print_text};
 use crate::capture::source_check::SourceFacts;
 use crate::capture::{Chosen, ImageProgress, InitSteps, RunEvents};
 use crate::failure::Failure;
+use crate::guard::Entrance;
 use crate::maintenance::Published;
 use crate::model::{Freshness, Lsn};
 
@@ -166,6 +167,8 @@ pub(super) struct RunShown {
     pub(super) json: bool,
     /// For maintenance.
     pub(super) published: Published,
+    /// For the guard, where there is one.
+    pub(super) entrance: Option<Entrance>,
 }
 
 impl RunEvents for RunShown {
@@ -183,6 +186,9 @@ impl RunEvents for RunShown {
 
     fn published(&self, publication: &crate::archive::Publication) {
         self.published.note(publication);
+        if let Some(entrance) = &self.entrance {
+            entrance.published(publication);
+        }
         tracing::debug!("published {} transactions up to {}", publication.transactions.len(), publication.end);
     }
 

@@ -8,17 +8,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::context::{Context, parse_point};
+use super::guarding;
 use super::init::InitArgs;
 use super::output::human;
 use super::progress::{InitShown, RunShown};
 use crate::archive::Archive;
-use crate::capture::{self, Outcome, Running, RunningTransaction};
+use crate::capture::{self, Outcome};
 use crate::config::{ByteSize, CaptureConfig, Span};
 use crate::failure::{Failure, Result};
 use crate::history::source_position;
 use crate::maintenance;
 use crate::model::{Lsn, Point};
 use crate::postgres::Source;
+use crate::transaction::{Onlooker, Running, RunningTransaction};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct RunArgs {
@@ -70,16 +72,24 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         stopper.closed().await;
     });
     let (running, in_progress) = watch::channel(Running::default());
-    tokio::spawn(tell_of_large(in_progress));
+    tokio::spawn(tell_of_large(in_progress.clone()));
     let (maintained, published) = (context.config.maintenance.clone(), maintenance::Published::default());
     let policy = maintained.policy().beside_archiver(settings.memory);
     let keeping = (!args.no_maintenance && !maintained.off)
         .then(|| tokio::spawn(maintenance::keep(store.clone(), policy, published.clone(), stop.clone())));
-    let outcome =
-        capture::run(&source, &store, &settings, until, stop, running, &RunShown { json: context.json, published })
-            .await;
+    let (guard, glimpses, entrance) = match guarding::start(context, &source, &store, in_progress.clone()).await? {
+        Some(guarding::Guarding { guard, glimpses, entrance }) => (Some(guard), Some(glimpses), Some(entrance)),
+        None => (None, None, None),
+    };
+    let onlooker = Onlooker { running, glimpses };
+    let events = RunShown { json: context.json, published, entrance };
+    let outcome = Box::pin(capture::run(&source, &store, &settings, until, stop, onlooker, &events)).await;
+    drop(events);
     // It can be cut off anywhere, as by a crash.
     keeping.iter().for_each(tokio::task::JoinHandle::abort);
+    if let Some(guard) = guard {
+        guard.finish().await;
+    }
     let outcome = outcome?;
     match outcome {
         Outcome::Stopped => tracing::info!("stopped"),

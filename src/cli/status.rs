@@ -1,6 +1,6 @@
 //! `afterimage status`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::stdout;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::archive::{Archive, ArchiverState, TablePath, Watermark};
 use crate::capture::{SlotState, captures_ddl, catalog, require_same_source, slot_state};
 use crate::failure::{Failure, Result};
 use crate::history::{shown_time, source_position};
-use crate::model::{Freshness, Lsn, TableName};
+use crate::model::{AlertEvent, Freshness, HealthRecord, Lsn, TableName};
 use crate::postgres::Source;
 
 #[derive(Debug, Clone, Args)]
@@ -38,6 +38,10 @@ struct Status {
     transactions: usize,
     marks: usize,
     restores: usize,
+    /// Alerts that nobody has acknowledged.
+    alerts: usize,
+    /// What each health check came to last.
+    health: Vec<HealthRecord>,
 }
 
 #[derive(Debug, Serialize)]
@@ -117,7 +121,26 @@ async fn gather(
         transactions: archive.commits(watermark.lsn).await?.len(),
         marks: archive.marks(watermark.lsn).await?.len(),
         restores: archive.restores(watermark.lsn).await?.len(),
+        alerts: open_alerts(archive).await?,
+        health: latest_health(archive).await?,
     })
+}
+
+async fn open_alerts(archive: &Archive) -> Result<usize> {
+    let mut open = HashSet::new();
+    for alert in archive.alerts().await? {
+        match alert.event {
+            AlertEvent::Raised => drop(open.insert(alert.id)),
+            AlertEvent::Acknowledged => drop(open.remove(&alert.id)),
+            _ => {}
+        }
+    }
+    Ok(open.len())
+}
+
+async fn latest_health(archive: &Archive) -> Result<Vec<HealthRecord>> {
+    let records = archive.health().await?.into_iter().map(|record| (record.check.clone(), record));
+    Ok(records.collect::<BTreeMap<_, _>>().into_values().collect())
 }
 
 async fn ask(source: &Source, archive: &Archive, watermark: Watermark) -> Result<SourceStatus> {
@@ -191,6 +214,14 @@ fn text(status: &Status) -> String {
             lines.extend(others.map(|outside| format!("not covered {outside}")));
         }
     }
+    if status.alerts > 0 {
+        lines.push(format!("alerts      {}: afterimage guard alerts", human::counted(status.alerts as u64, "alert")));
+    }
+    let checks = status
+        .health
+        .iter()
+        .map(|one| format!("health      {} {}, at {}", one.status.as_str(), one.details, shown_time(one.time)));
+    lines.extend(checks);
     lines.push("tables".to_owned());
     for table in &status.tables {
         let left_out = match table.left_out_columns.is_empty() {

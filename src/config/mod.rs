@@ -1,5 +1,7 @@
 //! `afterimage.toml`: found, read, checked. A flag beats the environment, which beats the file.
 
+mod gate;
+mod guard;
 mod quantity;
 
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use gate::GateConfig;
+pub use guard::{CheckConfig, GuardConfig, HealthConfig, Pack, RuleConfig, SinkConfig};
 pub use quantity::{ByteRate, ByteSize, Span};
 
 use crate::capture::CaptureSettings;
@@ -31,6 +35,17 @@ pub struct Config {
     pub capture: CaptureConfig,
     pub restore: RestoreConfig,
     pub maintenance: MaintenanceConfig,
+    pub guard: GuardConfig,
+    pub check: CheckConfig,
+    pub gate: GateConfig,
+    /// Rules and checks that come together: mass-change, truncate, ddl, erp, crm, or a file.
+    pub packs: Vec<String>,
+    /// What the guard looks for.
+    pub rule: Vec<RuleConfig>,
+    /// Where alerts are told.
+    pub sink: Vec<SinkConfig>,
+    /// Questions to the source about its health.
+    pub health: Vec<HealthConfig>,
 }
 
 /// How the source is read into the archive.
@@ -110,16 +125,18 @@ impl MaintenanceConfig {
 }
 
 impl Config {
+    /// The file that is read: the named one, or the default one where it exists.
+    pub fn file(named: Option<&Path>) -> Option<PathBuf> {
+        let default = || Path::new(DEFAULT_FILE).exists().then(|| PathBuf::from(DEFAULT_FILE));
+        named.map(Path::to_owned).or_else(default)
+    }
+
     /// Reads a named file, or the default one where it exists.
     ///
     /// # Errors
     /// Usage, with the position, where the file is not a configuration.
     pub fn load(named: Option<&Path>) -> Result<Config> {
-        let path = match named {
-            Some(path) => path.to_owned(),
-            None if Path::new(DEFAULT_FILE).exists() => PathBuf::from(DEFAULT_FILE),
-            None => return Ok(Config::default()),
-        };
+        let Some(path) = Config::file(named) else { return Ok(Config::default()) };
         let shown = path.display();
         let text = std::fs::read_to_string(&path).map_err(|error| {
             Failure::usage(format!("configuration {shown}: {error}"))
@@ -130,17 +147,7 @@ impl Config {
 
     /// Reads a configuration.
     pub fn parse(text: &str) -> Result<Config> {
-        toml::from_str(text).map_err(|error| {
-            let place = error.span().map(|span| {
-                let before = &text[..span.start.min(text.len())];
-                let line = before.matches('\n').count() + 1;
-                let column = before.rsplit('\n').next().map_or(0, |start| start.chars().count()) + 1;
-                format!("line {line}, column {column}: ")
-            });
-            let message = error.message().lines().collect::<Vec<_>>().join(" ");
-            Failure::usage(format!("{}{message}", place.unwrap_or_default()))
-                .remedy("schemas/afterimage.schema.json describes every key")
-        })
+        parse_toml(text)
     }
 
     /// The schema of the file, as `schemas/afterimage.schema.json` has it.
@@ -149,6 +156,21 @@ impl Config {
         text.push('\n');
         text
     }
+}
+
+/// Reads TOML. An error names its place.
+fn parse_toml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let place = error.span().map(|span| {
+            let before = &text[..span.start.min(text.len())];
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().map_or(0, |start| start.chars().count()) + 1;
+            format!("line {line}, column {column}: ")
+        });
+        let message = error.message().lines().collect::<Vec<_>>().join(" ");
+        Failure::usage(format!("{}{message}", place.unwrap_or_default()))
+            .remedy("schemas/afterimage.schema.json describes every key")
+    })
 }
 
 impl CaptureConfig {

@@ -1,5 +1,6 @@
 //! The words of the contract as types: no I/O, no PostgreSQL protocol, no Arrow.
 
+mod alert;
 mod freshness;
 mod lsn;
 mod name;
@@ -7,6 +8,7 @@ mod point;
 mod relation;
 mod transaction;
 
+pub use alert::{AlertEvent, AlertRecord, HealthRecord, HealthStatus, Severity};
 pub use freshness::Freshness;
 pub use lsn::{Lsn, Xid};
 pub use name::{TableName, TablePattern, quote_identifier, quote_literal};

@@ -154,6 +154,8 @@ impl Tables for ArchivedTables {
                 found.lsn_column = names::IMAGE_LSN.to_owned();
                 found.visible_through = Some(watermark);
             }
+            // What a guard noted is no part of history.
+            TablePath::Log(LogTable::Alerts | LogTable::Health) => found.visible_through = None,
             TablePath::Log(_) => {
                 found.lsn_column = "lsn".to_owned();
                 found.visible_through = Some(watermark);

@@ -37,6 +37,12 @@ pub struct InProgress {
     counts: HashMap<Xid, Vec<(u32, OperationCounts)>>,
     /// What all of them changed that were not rolled back.
     sums: HashMap<u32, OperationCounts>,
+    /// Somebody looks at the records as they come.
+    watched: bool,
+    /// Bytes of `newest` that were looked at.
+    looked: usize,
+    /// What became complete before it was looked at.
+    unseen: Vec<Bytes>,
 }
 
 impl InProgress {
@@ -60,8 +66,27 @@ impl InProgress {
         if piece.is_empty() {
             return None;
         }
+        let looked = std::mem::take(&mut self.looked);
+        if self.watched && looked < piece.len() {
+            self.unseen.push(piece.slice(looked..));
+        }
         self.pieces.push(piece.clone());
         Some(piece)
+    }
+
+    /// Has what comes from now on kept for [`InProgress::look`].
+    pub fn watch(&mut self) {
+        self.watched = true;
+    }
+
+    /// The records that came since the last look, whole ones, whether their piece is complete or not.
+    pub fn look(&mut self) -> Vec<Bytes> {
+        let mut seen = std::mem::take(&mut self.unseen);
+        if self.watched && self.looked < self.newest.len() {
+            seen.push(Bytes::copy_from_slice(&self.newest[self.looked..]));
+            self.looked = self.newest.len();
+        }
+        seen
     }
 
     fn count(&mut self, subxid: Xid, oid: u32, operation: Operation) {
@@ -183,6 +208,28 @@ mod tests {
         let mut rest = number.to_be_bytes().to_vec();
         rest.resize(4 + number as usize % 70, b'x');
         rest
+    }
+
+    #[test]
+    fn whoever_looks_sees_every_record_once() {
+        let mut transaction = InProgress::default();
+        assert!(transaction.look().is_empty());
+        transaction.watch();
+        let (mut records, mut seen) = (Records::default(), 0);
+        for number in 0..20_000 {
+            transaction.push(number % 7, b'I', &message(number));
+            if number % 1000 == 77 || number == 19_999 {
+                for piece in transaction.look() {
+                    records.add(piece);
+                    for (subxid, found) in records.by_ref() {
+                        assert_eq!((subxid, &found[1..]), (seen % 7, message(seen).as_slice()));
+                        seen += 1;
+                    }
+                }
+                assert_eq!(seen, number + 1);
+            }
+        }
+        assert!(transaction.look().is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod definition;
 mod in_progress;
+mod watched;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ use crate::model::{
 };
 
 pub use in_progress::{InProgress, Records};
+pub use watched::{Glimpse, Onlooker, Running, RunningTransaction};
 
 pub use definition::{
     Cover, DDL_PREFIX, DdlMessage, Definition, END_PREFIX, OBSERVED, ROW_PREFIX, RelationNow, Rows, told_row,

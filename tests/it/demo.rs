@@ -17,6 +17,12 @@ fn the_incident_is_undone_and_everybody_can_log_in() {
         let digits = line[word.len()..].trim_start().split(' ').next().unwrap_or_default().replace(',', "");
         digits.parse::<u64>().unwrap_or_else(|error| panic!("{word}: {error}\n{}", end.stdout))
     };
+    let alarm = end.stdout.find("which has not committed yet").unwrap_or(usize::MAX);
+    let commit = end.stdout.find("nobody looks; the script commits").unwrap_or(0);
+    assert!(alarm < commit, "the alarm comes before the commit\n{}", end.stdout);
+    let stopped = end.stdout.find("canceling statement due to user request").unwrap_or(0);
+    assert!(stopped > commit, "the second run is stopped\n{}", end.stdout);
+    assert!(end.stdout.contains("users still log in"), "{}", end.stdout);
     assert!(number_after("DELETE") > 3000, "{}", end.stdout);
     assert_eq!(number_after("DELETE"), number_after("Restored"), "{}", end.stdout);
 }

@@ -8,6 +8,7 @@ mod definitions;
 mod demo;
 mod dependencies;
 mod freshness;
+mod guard;
 mod histories;
 mod in_progress;
 mod init;

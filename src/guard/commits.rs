@@ -1,0 +1,193 @@
+//! What was committed, judged as it becomes durable.
+//!
+//! The archiver hands over what rules may be about ([`Entrance`]) and never waits. What it could not hand over, and what was
+//! committed while no guard was there, is read from the archive: how far was judged is noted there, so that nothing escapes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use super::counter::{Counter, of_definition};
+use super::finding::{later, undo};
+use super::ledger::Entry;
+use super::raised::RaisedInFlight;
+use super::settings::Settings;
+use crate::archive::Publication;
+use crate::failure::Result;
+use crate::model::{AlertEvent, AlertRecord, DdlRecord, Lsn, TableName, Transaction};
+
+/// How often it is noted how far was judged, where there are no alerts.
+const NOTED_EVERY: Duration = Duration::from_secs(300);
+
+/// Transactions that may concern rules, and up to where there are no others.
+#[derive(Debug)]
+pub(super) struct Committed {
+    end: Lsn,
+    transactions: Vec<Transaction>,
+    ddl: Vec<DdlRecord>,
+}
+
+/// Where the archiver hands over what became durable.
+#[derive(Debug)]
+pub struct Entrance {
+    settings: watch::Receiver<Arc<Settings>>,
+    sender: mpsc::Sender<Committed>,
+    /// From where on something could not be handed over; 0 where nothing.
+    missed: Arc<AtomicU64>,
+    /// For the rules that are in force, which tables they watch.
+    watched: Mutex<(Arc<Settings>, HashMap<TableName, bool>)>,
+}
+
+impl Entrance {
+    pub(super) fn new(
+        settings: watch::Receiver<Arc<Settings>>,
+        sender: mpsc::Sender<Committed>,
+        missed: Arc<AtomicU64>,
+    ) -> Entrance {
+        let watched = Mutex::new((Arc::clone(&settings.borrow()), HashMap::new()));
+        Entrance { settings, sender, missed, watched }
+    }
+
+    /// Takes note of what has become durable. Never waits.
+    pub fn published(&self, publication: &Publication) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let settings = self.settings.borrow();
+        if !Arc::ptr_eq(&watched.0, &settings) {
+            *watched = (Arc::clone(&settings), HashMap::new());
+        }
+        drop(settings);
+        let (rules, tables) = &mut *watched;
+        let mut is_watched = |table: &TableName| match tables.get(table) {
+            Some(known) => *known,
+            None => {
+                let found = rules.rules.iter().any(|rule| rule.watches(table));
+                tables.insert(table.clone(), found);
+                found
+            }
+        };
+        let mut concern = |transaction: &&Transaction| transaction.tables.keys().any(&mut is_watched);
+        let committed = Committed {
+            end: publication.end,
+            transactions: publication.transactions.iter().filter(&mut concern).cloned().collect(),
+            ddl: publication.ddl.clone(),
+        };
+        let first = publication.transactions.first().map_or(publication.end, |first| first.commit.lsn);
+        if self.sender.try_send(committed).is_err() {
+            let _ = self.missed.compare_exchange(0, first.0, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+}
+
+/// See the module's documentation.
+pub(super) struct Commits {
+    pub(super) counter: Counter,
+    pub(super) settings: watch::Receiver<Arc<Settings>>,
+    pub(super) raised: RaisedInFlight,
+    pub(super) ledger: mpsc::Sender<Entry>,
+    pub(super) missed: Arc<AtomicU64>,
+    /// Everything below was judged.
+    pub(super) judged: Lsn,
+}
+
+impl Commits {
+    /// Works until the archiver hangs up.
+    pub(super) async fn run(mut self, mut published: mpsc::Receiver<Committed>) {
+        let mut noted = Instant::now();
+        if let Ok(watermark) = self.counter.judge.archive.watermark().await {
+            self.catch_up(watermark.lsn).await;
+        }
+        while let Some(committed) = published.recv().await {
+            if self.missed.swap(0, Ordering::SeqCst) != 0 {
+                self.catch_up(committed.end).await;
+            } else {
+                self.judge(committed).await;
+            }
+            if noted.elapsed() >= NOTED_EVERY {
+                noted = Instant::now();
+                self.tell(Entry::Judged(self.judged)).await;
+            }
+        }
+        self.tell(Entry::Judged(self.judged)).await;
+    }
+
+    /// Judges what the archive has beyond what was judged.
+    async fn catch_up(&mut self, end: Lsn) {
+        let from = self.judged;
+        if from >= end {
+            return;
+        }
+        let read = async |archive: &crate::archive::Archive| -> Result<Committed> {
+            let mut transactions = archive.transactions(end).await?;
+            transactions.retain(|one| one.commit.lsn >= from);
+            let mut ddl = archive.ddl(end).await?;
+            ddl.retain(|record| record.position.lsn >= from);
+            Ok(Committed { end, transactions, ddl })
+        };
+        loop {
+            match read(&self.counter.judge.archive).await {
+                Ok(committed) => return self.judge(committed).await,
+                Err(failure) => tracing::warn!("what was committed since {from} is judged later: {failure}"),
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+    }
+
+    async fn judge(&mut self, mut committed: Committed) {
+        committed.transactions.retain(|one| one.commit.lsn >= self.judged);
+        committed.ddl.retain(|record| record.position.lsn >= self.judged);
+        let settings = Arc::clone(&self.settings.borrow_and_update());
+        self.counter.keep_only(&settings.rules);
+        let mut any = false;
+        for rule in &settings.rules {
+            let known = |one: &&Transaction| !self.raised.has(one.commit.xid, &rule.name);
+            let transactions: Vec<&Transaction> = committed.transactions.iter().filter(known).collect();
+            let mut found = loop {
+                match self.counter.count(rule, &transactions).await {
+                    Ok(found) => break found,
+                    Err(failure) => tracing::warn!("the rule {} is judged later: {failure}", rule.name),
+                }
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            };
+            found.extend(committed.ddl.iter().filter_map(|record| of_definition(rule, record)));
+            any |= !found.is_empty();
+            for finding in found {
+                self.tell(Entry::Alert(Box::new(finding.alert(rule)))).await;
+            }
+        }
+        for transaction in &committed.transactions {
+            for alert in self.raised.take(transaction.commit.xid) {
+                any = true;
+                self.tell(Entry::Alert(Box::new(committed_after_all(&alert, transaction)))).await;
+            }
+        }
+        self.judged = self.judged.max(committed.end);
+        if any {
+            self.tell(Entry::Judged(self.judged)).await;
+        }
+    }
+
+    async fn tell(&self, entry: Entry) {
+        // The ledger ends last.
+        let _ = self.ledger.send(entry).await;
+    }
+}
+
+/// An alert about a transaction in progress that was not stopped.
+fn committed_after_all(alert: &AlertRecord, transaction: &Transaction) -> AlertRecord {
+    let commit = &transaction.commit;
+    let rows =
+        transaction.tables.iter().filter(|(table, _)| alert.table.split(", ").any(|one| one == table.to_string()));
+    let rows: u64 = rows.map(|(_, counts)| counts.total()).sum();
+    let message =
+        format!("transaction {} has committed at {}, with {rows} changes of {}", commit.xid, commit.lsn, alert.table);
+    AlertRecord {
+        lsn: Some(commit.lsn),
+        rows,
+        command: Some(undo(commit.lsn)),
+        context: transaction.context.clone().or_else(|| alert.context.clone()),
+        ..later(alert, AlertEvent::Committed, message)
+    }
+}
