@@ -49,11 +49,13 @@ pub enum EventKind {
     Ended = 2,
     /// A row is there, by its whole text.
     Begun = 3,
+    /// A change that says itself what was before.
+    Whole = 4,
 }
 
 impl EventKind {
     pub(super) fn of(number: i8) -> Option<EventKind> {
-        [EventKind::Before, EventKind::Change, EventKind::Ended, EventKind::Begun]
+        [EventKind::Before, EventKind::Change, EventKind::Ended, EventKind::Begun, EventKind::Whole]
             .into_iter()
             .find(|kind| *kind as i8 == number)
     }
@@ -392,7 +394,7 @@ impl Chronicle {
                 }
                 match (segment.unique, telling) {
                     (true, _) => chosen.add(row, EventKind::Change, life(old.or(new))),
-                    (false, Telling::Changes) => chosen.add(row, EventKind::Change, life(None)),
+                    (false, Telling::Changes) => chosen.add(row, EventKind::Whole, life(None)),
                     (false, Telling::Lives) => {
                         let ends = matches!(operation, Operation::Update | Operation::Delete);
                         if let (Some(old), true) = (old, ends) {

@@ -150,6 +150,11 @@ impl Lives {
             }
             EventKind::Ended => self.ended(&happened),
             EventKind::Change => self.change(events, row, base, happened),
+            EventKind::Whole => {
+                let old = events.old.is_valid(row).then_some(RowAt::Whole(base, row));
+                let has_new = has_row(happened.operation);
+                self.told.push(Told { old, new: new.filter(|_| has_new), at: Some(happened), to: None });
+            }
         }
         Ok(())
     }
@@ -194,8 +199,8 @@ impl Lives {
         // What the source said of the old row serves where nothing else is known of it.
         let said = events.old.is_valid(row).then_some(RowAt::Whole(base, row));
         let known = self.present.last().map(|version| version.row.clone());
-        let has_new = matches!(operation, Some(Operation::Insert | Operation::Update | Operation::Snapshot));
-        let new = (has_new && events.new.is_valid(row)).then(|| self.completed(events, row, base, known.as_ref()));
+        let new =
+            (has_row(operation) && events.new.is_valid(row)).then(|| self.completed(events, row, base, known.as_ref()));
         let inserted = operation == Some(Operation::Insert);
         let old = if inserted || operation == Some(Operation::Truncate) { None } else { known.or(said) };
         if self.account == Account::Changes {
@@ -360,6 +365,11 @@ impl Lives {
         let kept = BooleanArray::from((0..batch.num_rows()).map(differs).collect::<Vec<bool>>());
         filter_record_batch(batch, &kept).map_err(arrow_failure)
     }
+}
+
+/// Whether there is a row after such a change.
+fn has_row(operation: Option<Operation>) -> bool {
+    matches!(operation, Some(Operation::Insert | Operation::Update | Operation::Snapshot))
 }
 
 /// The columns of an account.

@@ -23,6 +23,7 @@ async fn scene(release: Release) -> Scene {
     run("INSERT INTO t VALUES (1, 'another', 'short', NULL)").await;
     run("DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE x = 1)").await;
     run("UPDATE bag SET y = 'c' WHERE x = 2").await;
+    run("INSERT INTO bag VALUES (3, 'd'), (4, 'e'); DELETE FROM bag WHERE x = 3; DELETE FROM bag WHERE x = 4").await;
     run("ALTER TABLE short RENAME v TO w; ALTER TABLE short ADD z text DEFAULT 'old'").await;
     run("UPDATE short SET w = 2").await;
     run("TRUNCATE short").await;
@@ -93,8 +94,16 @@ async fn sql_asks(release: Release) {
         values(&scene, "SELECT old.name FROM changes('t') WHERE new.id = 10 ORDER BY _lsn"),
         [json!(["second"]), json!(["second"])]
     );
-    let bag = "SELECT _op, old.x, old.y, new.y FROM changes('bag') ORDER BY _lsn";
-    assert_eq!(values(&scene, bag), [json!(["delete", 1, "a", null]), json!(["update", 2, "b", "c"])]);
+    let bag = "SELECT _op, old.x, old.y, new.y FROM changes('bag') ORDER BY _lsn, _seq";
+    let expected = [
+        json!(["delete", 1, "a", null]),
+        json!(["update", 2, "b", "c"]),
+        json!(["insert", null, null, "d"]),
+        json!(["insert", null, null, "e"]),
+        json!(["delete", 3, "d", null]),
+        json!(["delete", 4, "e", null]),
+    ];
+    assert_eq!(values(&scene, bag), expected);
 
     // Versions hold from one change to the next.
     let versions = values(
@@ -115,7 +124,14 @@ async fn sql_asks(release: Release) {
     let equal = "SELECT x, y, _to_lsn IS NULL AS still FROM versions('bag') ORDER BY x, y, still";
     assert_eq!(
         values(&scene, equal),
-        [json!([1, "a", false]), json!([1, "a", true]), json!([2, "b", false]), json!([2, "c", true])]
+        [
+            json!([1, "a", false]),
+            json!([1, "a", true]),
+            json!([2, "b", false]),
+            json!([2, "c", true]),
+            json!([3, "d", false]),
+            json!([4, "e", false])
+        ]
     );
     // A truncation ends them all; a renamed column is the same column, an added one shows what it showed.
     let short =
