@@ -14,6 +14,7 @@ mod query;
 mod redaction;
 mod restore;
 mod run;
+mod said;
 mod status;
 
 use std::io::{IsTerminal as _, Write as _};
