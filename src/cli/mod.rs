@@ -15,6 +15,7 @@ mod redaction;
 mod restore;
 mod run;
 mod said;
+mod serve;
 mod status;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -99,6 +100,8 @@ Examples:
   afterimage query \"SELECT _ts, _xid, _old FROM changes.orders WHERE _op = 'delete' ORDER BY _lsn\"
   afterimage query 'SELECT * FROM changes.sales.orders WHERE id = 7'")]
     Query(query::QueryArgs),
+    /// Let PostgreSQL's clients (psql, drivers, dashboards) read the archive
+    Serve(serve::ServeArgs),
     /// Bring rows back: shows a plan, and performs it with --apply
     Restore(restore::RestoreArgs),
     /// One page about a transaction: who, what, when, what depends on it, and the command that undoes it
@@ -178,6 +181,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Mark(args) => mark::run(&context, args).await,
         Command::Export(args) => export::run(&context, args).await,
         Command::Query(args) => query::run(&context, args).await,
+        Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
         Command::Restore(args) => Box::pin(restore::run(&context, args)).await,
         Command::Incident(args) => Box::pin(incident::run(&context, args)).await,
         Command::Maintain(args) => Box::pin(maintain::run(&context, args)).await,

@@ -1,7 +1,7 @@
 //! `afterimage query`.
 
 use std::io::{IsTerminal as _, Read as _, stdin, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -36,7 +36,7 @@ pub(super) async fn run(context: &Context, args: QueryArgs) -> Result<()> {
     }
     let archive = context.archive().await?;
     let store = archive.store();
-    let spill = SpillDirectory::of_this_process();
+    let spill = SpillDirectory::of_this_process(None);
     let limits = Limits { memory_bytes: args.memory.0 as usize, spill_dir: spill.0.clone() };
     let tables = Arc::new(ArchivedTables::now(&archive).await?);
     let session = Session::new(tables, Arc::clone(store.objects()), store.root().clone(), limits)?;
@@ -57,11 +57,17 @@ fn form(asked: Option<OutputForm>, json: bool) -> Result<OutputForm> {
 }
 
 /// Where a query spills to; gone when the query is done.
-struct SpillDirectory(PathBuf);
+pub(super) struct SpillDirectory(PathBuf);
 
 impl SpillDirectory {
-    fn of_this_process() -> SpillDirectory {
-        SpillDirectory(std::env::temp_dir().join(format!("afterimage-query-{}", std::process::id())))
+    /// One of this process alone, in a directory or else in the system's temporary one.
+    pub(super) fn of_this_process(below: Option<&Path>) -> SpillDirectory {
+        let below = below.map_or_else(std::env::temp_dir, Path::to_owned);
+        SpillDirectory(below.join(format!("afterimage-query-{}", std::process::id())))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

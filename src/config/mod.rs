@@ -1,6 +1,7 @@
 //! `afterimage.toml`: found, read, checked. A flag beats the environment, which beats the file.
 
 mod quantity;
+mod serve;
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use quantity::{ByteRate, ByteSize, Span};
+pub use serve::{ServeConfig, ServeUser};
 
 use crate::capture::{CaptureSettings, ContextWish};
 use crate::failure::{Failure, Result};
@@ -31,6 +33,7 @@ pub struct Config {
     pub capture: CaptureConfig,
     pub restore: RestoreConfig,
     pub maintenance: MaintenanceConfig,
+    pub serve: ServeConfig,
 }
 
 /// How the source is read into the archive.

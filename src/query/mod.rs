@@ -23,9 +23,12 @@
 mod archived;
 mod catalog;
 mod errors;
+mod guarded;
 mod lsn_functions;
 mod memory;
+mod prepared;
 mod reader;
+mod restricted;
 mod scan;
 mod session;
 mod suggestion;
@@ -35,6 +38,8 @@ mod tables;
 mod tests;
 
 pub use archived::ArchivedTables;
+pub use prepared::Described;
+pub use restricted::{Access, RestrictedTables};
 pub use scan::ArchivedTable;
-pub use session::{Limits, QueryResult, Session};
+pub use session::{Limits, ONLY_READ, QueryResult, Session};
 pub use tables::{DataFile, TableFiles, TableRef, Tables};

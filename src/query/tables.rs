@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
 use object_store::path::Path;
 
@@ -45,6 +47,11 @@ pub trait Tables: Send + Sync + fmt::Debug {
 
     /// The files of a table; `None` where there is no such table.
     async fn open(&self, table: &TableRef) -> Result<Option<TableFiles>>;
+
+    /// What a query gets of a table: the table itself, or less of it.
+    fn guard(&self, table: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
+        table
+    }
 }
 
 /// A table's columns and the complete list of its files.

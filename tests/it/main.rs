@@ -19,6 +19,7 @@ mod readers;
 mod regress;
 mod scenarios;
 mod scratch;
+mod serve;
 mod slots;
 mod stores;
 mod support;

@@ -3,7 +3,7 @@
 use super::{PATIENCE, assert_has, misuse};
 use crate::support::{Directory, Program};
 
-const COMMANDS: [&str; 9] = ["init", "run", "status", "log", "mark", "export", "query", "restore", "demo"];
+const COMMANDS: [&str; 10] = ["init", "run", "status", "log", "mark", "export", "query", "serve", "restore", "demo"];
 
 fn ask(arguments: &[&str]) -> String {
     Program::afterimage(arguments.iter().copied()).run(PATIENCE).expect(0).stdout
