@@ -237,7 +237,8 @@ impl Connection {
                 self.allow(&statement)?;
                 let view = self.view().await?;
                 let (endpoint, user) = (Arc::clone(&self.endpoint), Arc::clone(&self.user));
-                self.limited(deadline, super::prepared::describe(&endpoint, &user, view, &statement.text)).await?
+                self.limited(deadline, Box::pin(super::prepared::describe(&endpoint, &user, view, &statement.text)))
+                    .await?
             }
             Kind::Show(name) => super::prepared::text_columns(&[name]),
             _ => super::prepared::no_columns(),
@@ -361,14 +362,14 @@ impl Connection {
                 let view = self.view().await?;
                 let (endpoint, user) = (Arc::clone(&self.endpoint), Arc::clone(&self.user));
                 let text = statement.text.clone();
-                let running = async move {
+                let running = Box::pin(async move {
                     match catalogue::question(&text, &user.name, endpoint.database()) {
                         Some(question) => {
                             catalogue::answer(question, values, view.as_ref(), &user.name, endpoint.database()).await
                         }
                         None => Ok(endpoint.session.over(view).sql_with(&text, values).await?),
                     }
-                };
+                });
                 self.limited(deadline, running).await.map(Outcome::Rows)
             }
         }
