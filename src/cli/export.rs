@@ -10,8 +10,8 @@ use super::context::{Context, parse_pattern, parse_point, single_table};
 use super::output::human;
 use super::progress::say;
 use crate::failure::{Failure, Result};
-use crate::history::{Cut, ExportFormat, TableAt, export};
-use crate::model::{Point, RelationEvent, RelationRecord, TableName, TablePattern};
+use crate::history::{ExportFormat, TableAt, export};
+use crate::model::{Point, TablePattern};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct ExportArgs {
@@ -46,9 +46,8 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<()> {
     let archive = context.archive().await?;
     let cut = context.resolve(&archive, &args.at).await?;
     let name = single_table(&args.table, archive.tables_ever().await?.keys())?;
-    let Some(table) = TableAt::find(&archive, &name, cut.lsn).await? else {
-        return Err(did_not_exist(&name, &cut, &archive.relations().await?));
-    };
+    let gone = || Failure::refused(format!("{name} did not exist at {}", cut.point));
+    let table = TableAt::at(&archive, &name, &cut).await?.ok_or_else(gone)?;
     for column in &table.relation().left_out {
         say(&format!("warning: {name}.{column} is a generated column: the source does not publish it, it is left out"));
     }
@@ -60,24 +59,6 @@ pub(super) async fn run(context: &Context, args: ExportArgs) -> Result<()> {
         say(&format!("{name} at {}: {}", cut.describe(), human::rows(rows)));
     }
     Ok(())
-}
-
-fn did_not_exist(name: &TableName, cut: &Cut, records: &[RelationRecord]) -> Failure {
-    let named = |record: &&RelationRecord| record.relation.name == *name && record.position.lsn < cut.lsn;
-    match records.iter().rfind(named) {
-        Some(last) if last.event == RelationEvent::Dropped => {
-            let lsn = last.position.lsn;
-            Failure::refused(format!("{name} did not exist at {}: transaction {lsn} dropped it", cut.point))
-                .remedy(format!("before that: --at before:{lsn}"))
-        }
-        Some(last) => {
-            let later = records.iter().rfind(|record| record.relation.oid == last.relation.oid);
-            let now = later.map_or_else(String::new, |record| record.relation.name.to_string());
-            Failure::refused(format!("{name} did not exist at {}: it has another name since", cut.point))
-                .remedy(format!("it became {now}"))
-        }
-        None => Failure::refused(format!("{name} did not exist at {}", cut.point)).remedy("choose a later point"),
-    }
 }
 
 fn format(asked: Option<Format>, json: bool) -> Result<ExportFormat> {

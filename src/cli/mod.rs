@@ -2,13 +2,16 @@
 
 mod context;
 mod demo;
+mod diff;
 mod export;
+mod history;
 mod incident;
 mod init;
 mod log;
 mod maintain;
 mod mark;
 pub mod output;
+mod pager;
 mod progress;
 mod query;
 mod redaction;
@@ -16,7 +19,10 @@ mod restore;
 mod run;
 mod said;
 mod serve;
+mod session;
+mod show;
 mod status;
+mod telling;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -81,6 +87,25 @@ enum Command {
   afterimage log -n 20
   afterimage log --table 'sales.*' --op delete --from '2h ago'")]
     Log(log::LogArgs),
+    /// Show one transaction: who, when, and each row before and after
+    #[command(after_help = "Examples:
+  afterimage show 742
+  afterimage show 0/1A2B3C8 --stat")]
+    Show(show::ShowArgs),
+    /// Show what happened to one row, newest first
+    #[command(after_help = "Examples:
+  afterimage history orders 4711
+  afterimage history order_lines 4711 3 --from '2h ago'")]
+    History(history::HistoryArgs),
+    /// Show which rows differ between two points
+    #[command(after_help = "Examples:
+  afterimage diff --from mark:before-release-7 --stat
+  afterimage diff --from before:742 --to after:742 'sales.*'")]
+    Diff(diff::DiffArgs),
+    /// Show which transaction gave each column of a row its value
+    #[command(after_help = "Example:
+  afterimage blame orders 4711")]
+    Blame(history::HistoryArgs),
     /// Give the present a name, to come back to it later
     #[command(after_help = "Example:
   afterimage mark before-release-7
@@ -91,14 +116,17 @@ enum Command {
   afterimage export orders --at '15m ago' >orders.csv
   afterimage export sales.orders --at before:742 --format sql --output orders.sql")]
     Export(export::ExportArgs),
-    /// Ask the archive in SQL: changes.TABLE, images.TABLE and log.transactions, …
+    /// Ask the archive in SQL: tables as they were, their changes, and afterimage.transactions, …
     #[command(after_help = "\
-changes.TABLE has one row per change: _lsn, _seq, _xid, _ts, _op, _old (the row before), then
-the table's columns.
+A table's name means its rows at --at, or where the archive is. Other points and histories:
+  orders FOR SYSTEM_TIME AS OF 'POINT', as_of('orders', 'POINT')
+  changes('orders', 'FROM', 'TO')    each change: _lsn, _seq, _xid, _ts, _op, old, new
+  versions('orders', 'FROM', 'TO')   each version of a row, _from and _to when
+  diff('orders', 'FROM', 'TO')       what differs: _change, old, new
 Examples:
   afterimage query 'SHOW TABLES'
-  afterimage query \"SELECT _ts, _xid, _old FROM changes.orders WHERE _op = 'delete' ORDER BY _lsn\"
-  afterimage query 'SELECT * FROM changes.sales.orders WHERE id = 7'")]
+  afterimage query \"SELECT _ts, _xid, old.id FROM changes('orders') WHERE _op = 'delete' ORDER BY _lsn\"
+  afterimage query 'SELECT count(*) FROM sales.orders' --at 2025-10-09T14:00Z")]
     Query(query::QueryArgs),
     /// Let PostgreSQL's clients (psql, drivers, dashboards) read the archive
     Serve(serve::ServeArgs),
@@ -178,6 +206,10 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Run(args) => Box::pin(run::run(&context, args)).await,
         Command::Status(args) => status::run(&context, args).await,
         Command::Log(args) => log::run(&context, args).await,
+        Command::Show(args) => Box::pin(show::run(&context, args)).await,
+        Command::History(args) => Box::pin(history::run(&context, args)).await,
+        Command::Diff(args) => Box::pin(diff::run(&context, args)).await,
+        Command::Blame(args) => Box::pin(history::blame(&context, args)).await,
         Command::Mark(args) => mark::run(&context, args).await,
         Command::Export(args) => export::run(&context, args).await,
         Command::Query(args) => query::run(&context, args).await,

@@ -1,22 +1,25 @@
 //! `afterimage query`.
 
 use std::io::{IsTerminal as _, Read as _, stdin, stdout};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 
-use super::context::Context;
+use super::context::{Context, parse_point};
 use super::output::{OutputForm, Printer, print_stream};
+use super::session::Asking;
 use crate::config::ByteSize;
 use crate::failure::{Failure, Result};
-use crate::query::{ArchivedTables, Limits, Session};
+use crate::model::Point;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct QueryArgs {
     /// One statement that reads, in PostgreSQL's dialect; from standard input where it is left out
     #[arg(value_name = "SQL")]
     sql: Option<String>,
+    /// Where tables are shown that are named without a point; where the archive is, if left out
+    #[arg(long, value_name = "POINT", value_parser = parse_point)]
+    at: Option<Point>,
     /// How rows are printed; a table by default
     #[arg(long, value_enum)]
     format: Option<OutputForm>,
@@ -35,12 +38,12 @@ pub(super) async fn run(context: &Context, args: QueryArgs) -> Result<()> {
         return Err(no_statement());
     }
     let archive = context.archive().await?;
-    let store = archive.store();
-    let spill = SpillDirectory::of_this_process(None);
-    let limits = Limits { memory_bytes: args.memory.0 as usize, spill_dir: spill.0.clone() };
-    let tables = Arc::new(ArchivedTables::now(&archive).await?);
-    let session = Session::new(tables, Arc::clone(store.objects()), store.root().clone(), limits)?;
-    let result = session.sql(&sql).await?;
+    let at = match &args.at {
+        Some(point) => Some(context.resolve(&archive, point).await?),
+        None => None,
+    };
+    let asking = Asking::new(context, &archive, at, args.memory.0 as usize).await?;
+    let result = asking.session.sql(&sql).await?;
     let printer = Printer::new(stdout().lock(), form, Arc::clone(&result.schema), terminal_width());
     print_stream(printer, result.batches).await?;
     Ok(())
@@ -56,31 +59,9 @@ fn form(asked: Option<OutputForm>, json: bool) -> Result<OutputForm> {
     }
 }
 
-/// Where a query spills to; gone when the query is done.
-pub(super) struct SpillDirectory(PathBuf);
-
-impl SpillDirectory {
-    /// One of this process alone, in a directory or else in the system's temporary one.
-    pub(super) fn of_this_process(below: Option<&Path>) -> SpillDirectory {
-        let below = below.map_or_else(std::env::temp_dir, Path::to_owned);
-        SpillDirectory(below.join(format!("afterimage-query-{}", std::process::id())))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for SpillDirectory {
-    fn drop(&mut self) {
-        // A query that needed no space has made none.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn no_statement() -> Failure {
     Failure::usage("no statement was given")
-        .remedy("afterimage query 'SELECT * FROM log.transactions'; SHOW TABLES lists what there is")
+        .remedy("afterimage query 'SELECT * FROM afterimage.transactions'; SHOW TABLES lists what there is")
 }
 
 fn from_stdin() -> Result<String> {

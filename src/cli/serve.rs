@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::context::Context;
 use super::progress::say;
-use super::query::SpillDirectory;
+use super::session::SpillDirectory;
 use crate::config::{ByteSize, Span};
 use crate::failure::Result;
 use crate::query::Limits;

@@ -79,7 +79,8 @@ fn missing_type() -> DataType {
     DataType::List(Arc::new(Field::new("element", DataType::Utf8, true)))
 }
 
-fn exact_field() -> Field {
+/// The column `_exact`.
+pub fn exact_field() -> Field {
     let entry =
         Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)]);
     let entries = Field::new("key_value", DataType::Struct(entry), false);
@@ -94,7 +95,7 @@ struct Columns {
 }
 
 /// The column `_exact` under construction.
-struct ExactBuilder {
+pub struct ExactBuilder {
     map: MapBuilder<StringBuilder, BinaryBuilder>,
     in_row: bool,
     /// Bytes of names and texts.
@@ -102,23 +103,35 @@ struct ExactBuilder {
 }
 
 impl ExactBuilder {
-    fn new() -> ExactBuilder {
+    pub fn new() -> ExactBuilder {
         let names = MapFieldNames { entry: "key_value".into(), key: "key".into(), value: "value".into() };
         let map = MapBuilder::new(Some(names), StringBuilder::new(), BinaryBuilder::new());
         ExactBuilder { map, in_row: false, memory: 0 }
     }
 
     /// Keeps the text of a value of the row that its column cannot hold.
-    fn keep(&mut self, stored: &str, text: &[u8]) {
+    pub fn keep(&mut self, stored: &str, text: &[u8]) {
         self.map.keys().append_value(stored);
         self.map.values().append_value(text);
         self.in_row = true;
         self.memory += stored.len() + text.len();
     }
 
-    fn end_row(&mut self) -> Result<()> {
+    /// Ends a row; without kept texts it has none.
+    pub fn end_row(&mut self) -> Result<()> {
         let present = std::mem::take(&mut self.in_row);
         self.map.append(present).map_err(arrow_failure)
+    }
+
+    pub fn finish(&mut self) -> ArrayRef {
+        self.memory = 0;
+        Arc::new(self.map.finish())
+    }
+}
+
+impl Default for ExactBuilder {
+    fn default() -> Self {
+        ExactBuilder::new()
     }
 }
 
@@ -173,8 +186,7 @@ impl Columns {
 
     /// `_exact` first, then the columns.
     fn finish(&mut self) -> Vec<ArrayRef> {
-        self.exact.memory = 0;
-        let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.exact.map.finish())];
+        let mut arrays: Vec<ArrayRef> = vec![self.exact.finish()];
         arrays.extend(self.builders.iter_mut().map(|(_, builder)| builder.finish()));
         arrays
     }

@@ -26,6 +26,7 @@ mod built_in;
 mod bytea;
 mod calendar;
 mod changes;
+mod conform;
 mod decimal;
 #[cfg(test)]
 mod documentation;
@@ -42,7 +43,10 @@ mod tests;
 pub use binary::BinaryForm;
 pub use bound::Bound;
 pub use builder::{ColumnBuilder, Fit};
-pub use changes::{ChangeBuilder, ImageBuilder, Place, change_schema, image_schema, image_table_schema};
+pub use changes::{
+    ChangeBuilder, ExactBuilder, ImageBuilder, Place, change_schema, exact_field, image_schema, image_table_schema,
+};
+pub use conform::{conform, conform_exact, conform_old};
 pub use reader::ValueReader;
 pub use rows::{RowReader, RowText, Wanted, old_rows};
 pub use storage::Storage;

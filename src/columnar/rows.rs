@@ -45,6 +45,20 @@ impl<'a> RowReader<'a> {
         RowReader::build(columns, old.column_by_name(names::EXACT), |stored| old.column_by_name(stored)).map(Some)
     }
 
+    /// Reads `columns` of rows that are values of a column themselves, beside their own `_exact`.
+    pub fn of_struct(rows: &'a StructArray, columns: &'a [Column]) -> Result<RowReader<'a>> {
+        let wanted: Vec<Wanted<'a>> = columns.iter().map(Wanted::Stored).collect();
+        RowReader::build(&wanted, rows.column_by_name(names::EXACT), |stored| rows.column_by_name(stored))
+    }
+
+    /// PostgreSQL's text of a value that its column cannot hold.
+    pub fn exact(&self, column: usize, row: usize) -> Option<&'a [u8]> {
+        match self.columns.get(column)? {
+            Found::Values(reader) if reader.values.is_null(row) => exact_text(self.exact?, row, reader.stored),
+            _ => None,
+        }
+    }
+
     fn build(
         columns: &[Wanted<'a>],
         exact: Option<&'a arrow::array::ArrayRef>,

@@ -71,7 +71,7 @@ pub(super) enum Select {
     All,
     /// Those of rows under these keys, before or after.
     Keys(Arc<KeySet>),
-    /// Updates that moved a row from one key to another.
+    /// Updates that moved a row from one key to another, and truncations.
     KeyChanges,
 }
 
@@ -83,13 +83,13 @@ impl Select {
             Select::Keys(keys) => {
                 entry.operation == Operation::Truncate || among(keys, &entry.old_key) || among(keys, &entry.new_key)
             }
-            Select::KeyChanges => entry.changes_key(),
+            Select::KeyChanges => entry.operation == Operation::Truncate || entry.changes_key(),
         }
     }
 }
 
 impl Entry {
-    fn changes_key(&self) -> bool {
+    pub(super) fn changes_key(&self) -> bool {
         self.old_key.is_some() && self.new_key.is_some()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -16,6 +17,11 @@ use crate::model::{Column, RelationVersion};
 pub trait Gather: Clone + Send + 'static {
     /// Takes up one more row.
     fn add(&mut self, row: &RowText);
+
+    /// Takes up all rows of a batch at once, from these columns of it; false where they must come one by one.
+    fn add_batch(&mut self, _batch: &RecordBatch, _columns: &[Wanted<'_>]) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Bytes that it holds.
     fn bytes(&self) -> usize;
@@ -161,6 +167,12 @@ impl Part {
         let mut batches = only(&reader, &columns).stream()?;
         let (mut rows, mut text) = (empty.clone(), RowText::default());
         while let Some(batch) = batches.try_next().await? {
+            if rows.add_batch(&batch, &columns)? {
+                if rows.bytes() >= GATHERED_BYTES {
+                    out.send(std::mem::replace(&mut rows, empty.clone())).await.map_err(stopped)?;
+                }
+                continue;
+            }
             let values = RowReader::new(&batch, &columns)?;
             for row in 0..batch.num_rows() {
                 values.read(row, &mut text);

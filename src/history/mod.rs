@@ -3,20 +3,26 @@
 //! [`resolve`] turns what somebody wrote into a [`Cut`] of history; [`TableAt`] reads a table there.
 
 mod changes;
+mod chronicle;
 mod export;
 mod gathering;
 mod latest;
+mod lives;
 mod overlaid;
 mod overlay;
 mod point;
 mod table_at;
+mod typed;
 
 #[cfg(test)]
 mod tests;
 
 pub use changes::{Key, KeySet};
+pub use chronicle::{Chronicle, Cleared, EventKind, EventSink, KIND, LIFE, NEW, Telling};
 pub use export::{ExportFormat, export, json_row};
 pub use gathering::Gather;
+pub use lives::{Account, Lives, account_schema};
 pub use overlay::{TouchedKeys, Write, touched_keys, writes};
 pub use point::{Cut, Resolver, resolve, shown_time, source_position};
-pub use table_at::TableAt;
+pub use table_at::{TableAt, key_of_fields};
+pub use typed::{TypedRows, row_schema};

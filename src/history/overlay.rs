@@ -214,7 +214,7 @@ pub(super) async fn latest_records(archive: &Archive, before: Position) -> Resul
 }
 
 /// The archive's first versions hold from its beginning on.
-fn is_before(record: &RelationRecord, position: Position, start: Lsn) -> bool {
+pub(super) fn is_before(record: &RelationRecord, position: Position, start: Lsn) -> bool {
     record.position < position || record.position.lsn <= start
 }
 

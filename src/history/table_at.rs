@@ -10,6 +10,7 @@ use super::changes::{KeySet, Range};
 use super::gathering::{FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
 use super::latest::Latest;
 use super::overlay;
+use super::point::Cut;
 use crate::archive::{Archive, DataFile, Image};
 use crate::columnar::RowText;
 use crate::failure::{Failure, Result};
@@ -55,6 +56,25 @@ fn unknown(name: &TableName, records: &[RelationRecord]) -> Failure {
     Failure::refused(cause).remedy("name a later point; its changes are in the archive: afterimage query")
 }
 
+/// Why a table cannot be shown where it did not exist, and when it did.
+fn absent(name: &TableName, cut: &Cut, records: &[RelationRecord]) -> Failure {
+    let named = |record: &&RelationRecord| record.relation.name == *name && record.position.lsn < cut.lsn;
+    match records.iter().rfind(named) {
+        Some(last) if last.event == RelationEvent::Dropped => {
+            let lsn = last.position.lsn;
+            Failure::refused(format!("{name} did not exist at {}: transaction {lsn} dropped it", cut.point))
+                .remedy(format!("before that: --at before:{lsn}"))
+        }
+        Some(last) => {
+            let later = records.iter().rfind(|record| record.relation.oid == last.relation.oid);
+            let now = later.map_or_else(String::new, |record| record.relation.name.to_string());
+            Failure::refused(format!("{name} did not exist at {}: it has another name since", cut.point))
+                .remedy(format!("it became {now}"))
+        }
+        None => Failure::refused(format!("{name} did not exist at {}", cut.point)).remedy("choose a later point"),
+    }
+}
+
 impl TableAt {
     /// Finds a table as it was before the transaction with commit LSN `cut`; `None` where it was not there.
     ///
@@ -70,8 +90,20 @@ impl TableAt {
         }
     }
 
+    /// The same, where it must have been there: what is refused says when it was. `None` where no table ever had the name.
+    pub async fn at(archive: &Archive, name: &TableName, cut: &Cut) -> Result<Option<TableAt>> {
+        if let Some(found) = TableAt::find(archive, name, cut.lsn).await? {
+            return Ok(Some(found));
+        }
+        let records = archive.relations().await?;
+        match records.iter().any(|record| record.relation.name == *name) {
+            true => Err(absent(name, cut, &records)),
+            false => Ok(None),
+        }
+    }
+
     /// The state of the relation at a position, where it has one.
-    async fn of_relation(archive: &Archive, oid: u32, cut: Position) -> Result<TableAt> {
+    pub(super) async fn of_relation(archive: &Archive, oid: u32, cut: Position) -> Result<TableAt> {
         let records = overlay::records_of(archive, oid, cut).await?;
         let gone = || Failure::failed(format!("the archive has no relation {oid}"));
         let relation = records.last().ok_or_else(gone)?.relation.clone();
@@ -131,7 +163,8 @@ impl TableAt {
                 Ok(())
             }
             _ if only.is_none() && self.has_unique_key() => {
-                self.latest_rows(Texts::default(), &mut |rows: Texts| rows.for_each(sink)).await
+                let columns = &self.relation.columns;
+                self.latest_rows(columns, Texts::default(), &mut |rows: Texts| rows.for_each(sink)).await
             }
             _ => self.overlaid_rows(only, sink).await,
         }
@@ -139,12 +172,38 @@ impl TableAt {
 
     /// The same for every row, many at once, made ready by several threads.
     pub async fn gather<G: Gather>(&self, empty: G, take: &mut Take<'_, G>) -> Result<()> {
-        if self.has_unique_key() {
-            return self.latest_rows(empty, take).await;
+        self.gather_columns(&self.relation.columns, None, empty, take).await
+    }
+
+    /// The same with some of the relation's columns, in any order; with `only`, of the rows under these keys.
+    pub async fn gather_columns<G: Gather>(
+        &self,
+        columns: &[Column],
+        only: Option<&KeySet>,
+        empty: G,
+        take: &mut Take<'_, G>,
+    ) -> Result<()> {
+        if let (Base::Leaves(leaves), None) = (&self.base, only) {
+            for leaf in leaves {
+                // A leaf can have the columns in another order, and numbers of its own.
+                let named = columns.iter().filter_map(|column| leaf.relation.column(&column.name)).cloned();
+                let named: Vec<Column> = named.collect();
+                Box::pin(leaf.gather_columns(&named, None, empty.clone(), take)).await?;
+            }
+            return Ok(());
+        }
+        if only.is_none() && self.has_unique_key() {
+            return self.latest_rows(columns, empty, take).await;
         }
         let mut gathering = Gathering::new(empty, take);
-        self.for_each_row(None, &mut |row| gathering.add(row)).await?;
+        let mut some = Chosen::of(&self.relation, columns);
+        self.for_each_row(only, &mut |row| gathering.add(some.of_row(row))).await?;
         gathering.hand_on()
+    }
+
+    /// The columns of the key, where at most one row stands under one.
+    pub fn unique_key(&self) -> Option<&[Column]> {
+        self.has_unique_key().then_some(&self.key)
     }
 
     /// Whether at any time at most one row stands under a key.
@@ -165,9 +224,10 @@ impl TableAt {
 
     /// The rows where keys are unique: those that the last changes of their keys left, and those of the base that no
     /// change touched.
-    async fn latest_rows<G: Gather>(&self, empty: G, take: &mut Take<'_, G>) -> Result<()> {
+    async fn latest_rows<G: Gather>(&self, columns: &[Column], empty: G, take: &mut Take<'_, G>) -> Result<()> {
         let latest = Arc::new(Latest::read(&self.range()).await?);
-        let shape = Arc::new(Shape { columns: self.relation.columns.clone(), key: self.key.clone() });
+        let mut chosen = Chosen::of(&self.relation, columns);
+        let shape = Arc::new(Shape { columns: columns.to_vec(), key: self.key.clone() });
         let rows_of = |file: &DataFile, rows: Option<Vec<u32>>, without: Option<Arc<Latest>>| FileRows {
             archive: self.archive.clone(),
             shape: Arc::clone(&shape),
@@ -185,7 +245,7 @@ impl TableAt {
             }
             Base::State(state) => {
                 let mut gathering = Gathering::new(empty.clone(), take);
-                self.untouched_rows(state, &latest, &mut |row| gathering.add(row)).await?;
+                self.untouched_rows(state, &latest, &mut |row| gathering.add(chosen.of_row(row))).await?;
                 gathering.hand_on()?;
             }
         }
@@ -198,7 +258,7 @@ impl TableAt {
         }
         drop(latest);
         let mut gathering = Gathering::new(empty, take);
-        self.overlaid_rows(Some(&incomplete), &mut |row| gathering.add(row)).await?;
+        self.overlaid_rows(Some(&incomplete), &mut |row| gathering.add(chosen.of_row(row))).await?;
         gathering.hand_on()
     }
 
@@ -233,20 +293,25 @@ impl TableAt {
 
     /// The key of a row in this table's columns.
     pub fn key_of(&self, row: &RowText) -> Vec<u8> {
-        let mut key = Vec::new();
-        for column in &self.key {
-            let at = self.relation.columns.iter().position(|known| known.name == column.name);
-            match at.and_then(|at| row.field(at)) {
-                Some(bytes) => {
-                    key.push(1);
-                    key.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-                    key.extend_from_slice(bytes);
-                }
-                None => key.extend_from_slice(&[0; 5]),
-            }
-        }
-        key
+        let at = |column: &Column| self.relation.columns.iter().position(|known| known.name == column.name);
+        key_of_fields(self.key.iter().map(|column| at(column).and_then(|at| row.field(at))))
     }
+}
+
+/// The key whose columns have these texts, `None` for NULL.
+pub fn key_of_fields<'a>(fields: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<u8> {
+    let mut key = Vec::new();
+    for field in fields {
+        match field {
+            Some(bytes) => {
+                key.push(1);
+                key.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+                key.extend_from_slice(bytes);
+            }
+            None => key.extend_from_slice(&[0; 5]),
+        }
+    }
+    key
 }
 
 /// The newest place from which the rows are known, and what was there.
@@ -297,7 +362,7 @@ fn segment_start(records: &[RelationRecord], base: Position) -> Position {
 }
 
 /// What tells rows apart: the numbers of the key's columns, or `None` for all that there are.
-fn identity_kind(relation: &RelationVersion) -> Option<Vec<i16>> {
+pub(super) fn identity_kind(relation: &RelationVersion) -> Option<Vec<i16>> {
     let numbered = relation.columns.iter().all(|column| column.number != 0);
     let number = |at: usize| if numbered { relation.columns[at].number } else { at as i16 };
     (relation.identity != Identity::Full).then(|| relation.key_positions().into_iter().map(number).collect())
@@ -324,5 +389,26 @@ pub(super) fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)],
             None => constant.map(str::as_bytes),
         };
         text.push_with(|out| value.map(|value| out.extend_from_slice(value)).is_some());
+    }
+}
+
+/// Some columns of a relation's rows.
+struct Chosen {
+    /// Where they are; `None` where a row is to stay as it is.
+    places: Option<Vec<(Option<usize>, Option<&'static str>)>>,
+    text: RowText,
+}
+
+impl Chosen {
+    fn of(relation: &RelationVersion, columns: &[Column]) -> Chosen {
+        let place = |column: &Column| (relation.columns.iter().position(|known| known.name == column.name), None);
+        let places = (relation.columns != columns).then(|| columns.iter().map(place).collect());
+        Chosen { places, text: RowText::default() }
+    }
+
+    fn of_row<'r>(&'r mut self, row: &'r RowText) -> &'r RowText {
+        let Some(places) = &self.places else { return row };
+        rearrange(row, places, &mut self.text);
+        &self.text
     }
 }

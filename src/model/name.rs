@@ -20,12 +20,19 @@ impl TableName {
 
     /// Reads what [`TableName`] shows: two parts, quoted where SQL needs it.
     pub fn parse(text: &str) -> Option<TableName> {
-        let mut parts = split_parts(text).ok()?.into_iter().map(|part| match part.0.as_slice() {
-            [Piece::Literal(name)] => Some(name.clone()),
+        match literal_parts(text)?.as_slice() {
+            [schema, table] => Some(TableName::new(schema, table)),
             _ => None,
-        });
-        let name = TableName::new(parts.next()??, parts.next()??);
-        parts.next().is_none().then_some(name)
+        }
+    }
+
+    /// Reads a name as a person writes it: the schema, where it is left out, is `public`.
+    pub fn written(text: &str) -> Option<TableName> {
+        match literal_parts(text)?.as_slice() {
+            [table] => Some(TableName::new("public", table)),
+            [schema, table] => Some(TableName::new(schema, table)),
+            _ => None,
+        }
     }
 
     /// The name quoted for use in SQL, always with its schema.
@@ -161,6 +168,15 @@ fn matches_pieces(pieces: &[Piece], text: &str) -> bool {
             ends.into_iter().any(|at| matches_pieces(rest, &text[at..]))
         }
     }
+}
+
+/// The parts of a name without wildcards.
+fn literal_parts(text: &str) -> Option<Vec<String>> {
+    let literal = |part: Glob| match part.0.as_slice() {
+        [Piece::Literal(name)] => Some(name.clone()),
+        _ => None,
+    };
+    split_parts(text).ok()?.into_iter().map(literal).collect()
 }
 
 fn split_parts(text: &str) -> std::result::Result<Vec<Glob>, &'static str> {

@@ -1,27 +1,33 @@
 //! How names in SQL find tables of the archive.
 //!
-//! Three catalogs: the default one with the schemas `changes`, `images` and `log`, and one for each of
-//! `changes` and `images` whose schemas are the source's. A table can be reached under each of its
-//! names, and is listed once, under the shortest.
+//! Three catalogs: the default one with the schemas `changes`, `images` and `afterimage` and, with their states, those of
+//! the source; and one for each of `changes` and `images` whose schemas are the source's. A table can be reached under each
+//! of its names, and is listed once, under the shortest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::TableType;
 
-use super::{ArchivedTable, TableRef, Tables};
+use super::state::external;
+use super::{ArchivedTable, Derived, TableRef, Tables};
 use crate::model::TableName;
 
 /// The catalog of two-part names.
 pub(super) const DEFAULT_CATALOG: &str = "afterimage";
 
-/// The schema of one-part names. It has no tables: a bare name does not say whether the history or
-/// the images of a table are meant, and a guess would give a wrong number.
+/// The schema of one-part names: the states of the tables of the source's `public`.
 pub(super) const DEFAULT_SCHEMA: &str = "public";
+
+/// The schema of the archive's own logs.
+const LOG_SCHEMA: &str = "afterimage";
+
+/// The schema of what a statement derives; no source's schema is likely to have the name, and none is listed under it.
+pub(super) const DERIVED_SCHEMA: &str = "$derived";
 
 const PUBLIC: &str = "public";
 
@@ -31,6 +37,8 @@ pub(super) struct View {
     pub(super) tables: Arc<dyn Tables>,
     /// The names to list; empty unless the query asks for listings.
     pub(super) listed: Vec<TableRef>,
+    /// What the statement derives, by the name that stands in it.
+    pub(super) derived: HashMap<String, Arc<dyn TableProvider>>,
     pub(super) store: ObjectStoreUrl,
 }
 
@@ -92,13 +100,20 @@ struct DefaultCatalog(Arc<View>);
 
 impl CatalogProvider for DefaultCatalog {
     fn schema_names(&self) -> Vec<String> {
-        ["changes", "images", "log"].map(str::to_owned).to_vec()
+        let states = self.0.listed.iter().filter_map(|table| match table {
+            TableRef::State(name) => Some(name.schema.clone()),
+            _ => None,
+        });
+        let own = ["changes", "images", LOG_SCHEMA].map(str::to_owned);
+        states.chain(own).collect::<BTreeSet<String>>().into_iter().collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        let place = match name {
-            "log" => Place::Log,
-            _ => Place::Public(Kind::named(name)?),
+        let place = match (name, Kind::named(name)) {
+            (LOG_SCHEMA, _) => Place::Log,
+            (DERIVED_SCHEMA, _) => Place::Derived,
+            (_, Some(kind)) => Place::Public(kind),
+            (_, None) => Place::State(name.to_owned()),
         };
         Some(Arc::new(Schema { view: Arc::clone(&self.0), place }))
     }
@@ -129,6 +144,10 @@ enum Place {
     Public(Kind),
     /// Tables of one of the source's schemas.
     Source(Kind, String),
+    /// States of tables of one of the source's schemas.
+    State(String),
+    /// What the statement derives.
+    Derived,
     Log,
 }
 
@@ -137,6 +156,7 @@ impl Place {
     fn candidates(&self, name: &str) -> Vec<TableRef> {
         match self {
             Place::Log => vec![TableRef::Log(name.to_owned())],
+            Place::State(_) | Place::Derived => Vec::new(),
             Place::Source(kind, schema) => vec![kind.table(schema, name)],
             Place::Public(kind) => {
                 let split = name.match_indices('.').map(|(at, _)| kind.table(&name[..at], &name[at + 1..]));
@@ -149,7 +169,8 @@ impl Place {
     fn listed_name<'a>(&self, table: &'a TableRef) -> Option<&'a String> {
         let (kind, schema) = match (self, table) {
             (Place::Log, TableRef::Log(name)) => return Some(name),
-            (Place::Log, _) => return None,
+            (Place::State(schema), TableRef::State(name)) => return (name.schema == *schema).then_some(&name.table),
+            (Place::Log | Place::State(_) | Place::Derived, _) => return None,
             (Place::Public(kind), _) => (kind, PUBLIC),
             (Place::Source(kind, schema), _) => (kind, schema.as_str()),
         };
@@ -170,9 +191,17 @@ impl SchemaProvider for Schema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        match &self.place {
+            Place::Derived => return Ok(self.view.derived.get(name).cloned()),
+            Place::State(schema) => {
+                let state = Derived::state(TableName::new(schema, name));
+                return self.view.tables.derive(&state).await.map_err(external);
+            }
+            _ => {}
+        }
         for candidate in self.place.candidates(name) {
             let opened = self.view.tables.open(&candidate).await;
-            if let Some(files) = opened.map_err(|failure| DataFusionError::External(Box::new(failure)))? {
+            if let Some(files) = opened.map_err(external)? {
                 let table = Arc::new(ArchivedTable::new(files, self.view.store.clone())?);
                 return Ok(Some(self.view.tables.guard(table)));
             }

@@ -14,16 +14,24 @@
 //!
 //! | SQL | table |
 //! |---|---|
-//! | `K.orders` | the source's `public.orders` |
-//! | `K.tenant_1.orders`, `K."tenant_1.orders"` | the source's `tenant_1.orders` |
-//! | `log.transactions` | the archive's own log |
+//! | `orders`, `tenant_1.orders` | the rows at the session's point |
+//! | `orders FOR SYSTEM_TIME AS OF 'P'`, `as_of('orders', 'P')` | the rows at a point |
+//! | `changes('orders', 'P', 'Q')`, `versions(…)`, `diff(…)` | its history between two points |
+//! | `K.orders` | the files of the source's `public.orders` as they lie in the archive |
+//! | `K.tenant_1.orders`, `K."tenant_1.orders"` | those of the source's `tenant_1.orders` |
+//! | `afterimage.transactions` | the archive's own log |
 //!
 //! The session only reads: anything but a query, EXPLAIN, SHOW or DESCRIBE is refused.
 
+mod account;
 mod archived;
 mod catalog;
+mod derived;
+mod dialect;
+mod emission;
 mod errors;
 mod guarded;
+mod json;
 mod lsn_functions;
 mod memory;
 mod prepared;
@@ -31,6 +39,7 @@ mod reader;
 mod restricted;
 mod scan;
 mod session;
+mod state;
 mod suggestion;
 mod tables;
 
@@ -38,6 +47,7 @@ mod tables;
 mod tests;
 
 pub use archived::ArchivedTables;
+pub use derived::{Derived, Function};
 pub use prepared::Described;
 pub use restricted::{Access, RestrictedTables};
 pub use scan::ArchivedTable;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 
 use super::guarded::GuardedTable;
-use super::{TableFiles, TableRef, Tables};
+use super::{Derived, TableFiles, TableRef, Tables};
 use crate::failure::Result;
 use crate::model::TablePattern;
 
@@ -24,7 +24,7 @@ impl Access {
     /// where nothing is kept back.
     pub fn covers(&self, table: &TableRef) -> bool {
         match table {
-            TableRef::Changes(name) | TableRef::Images(name) => {
+            TableRef::State(name) | TableRef::Changes(name) | TableRef::Images(name) => {
                 self.tables.is_empty() || self.tables.iter().any(|pattern| pattern.matches(name))
             }
             TableRef::Log(_) => self.is_unlimited(),
@@ -62,6 +62,13 @@ impl Tables for RestrictedTables {
     async fn open(&self, table: &TableRef) -> Result<Option<TableFiles>> {
         match self.access.covers(table) {
             true => self.tables.open(table).await,
+            false => Ok(None),
+        }
+    }
+
+    async fn derive(&self, what: &Derived) -> Result<Option<Arc<dyn TableProvider>>> {
+        match self.access.covers(&TableRef::State(what.table.clone())) {
+            true => Ok(self.tables.derive(what).await?.map(|table| self.guard(table))),
             false => Ok(None),
         }
     }

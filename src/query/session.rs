@@ -1,12 +1,14 @@
 //! One SQL statement at a time over one view of the archive.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chrono::Utc;
 use datafusion::arrow::array::{RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::catalog::TableFunctionImpl;
+use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SQLOptions;
@@ -15,16 +17,18 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{SessionConfig, SessionContext, ident};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use futures::stream::{BoxStream, StreamExt};
 use object_store::ObjectStore;
 use url::{Position, Url};
 
 use super::catalog::{Catalogs, DEFAULT_CATALOG, DEFAULT_SCHEMA, View};
+use super::derived::name_derived;
+use super::dialect::ArchiveDialect;
 use super::errors::failure_of;
+use super::json::JsonOperators;
 use super::memory::SharedMemory;
 use super::suggestion::nearest;
 use super::{TableRef, Tables, lsn_functions};
@@ -85,17 +89,13 @@ impl Session {
         for function in lsn_functions::all() {
             state.register_udf(Arc::new(function)).map_err(failure_of)?;
         }
+        state.register_expr_planner(Arc::new(JsonOperators)).map_err(failure_of)?;
         Ok(Session { state, tables, store: store_name })
     }
 
     /// The same session, with the same limits and functions, over another view of the same archive.
     pub fn over(&self, tables: Arc<dyn Tables>) -> Session {
         Session { tables, ..self.clone() }
-    }
-
-    /// Adds a function that can stand where a table does: `SELECT * FROM name(…)`.
-    pub fn register_table_function(&mut self, name: &str, function: Arc<dyn TableFunctionImpl>) {
-        self.state.register_udtf(name, function);
     }
 
     /// Plans and starts one reading statement, in PostgreSQL's dialect.
@@ -112,13 +112,14 @@ impl Session {
 
     /// Plans one reading statement.
     pub(super) async fn plan(&self, text: &str) -> Result<Planned> {
-        let statement = self.parse(text)?;
+        let mut statement = self.parse(text)?;
         refuse_writing(&statement)?;
         if matches!(&statement, Statement::Statement(sql) if matches!(**sql, SqlStatement::ShowTables { .. })) {
             return self.listing().await.map(Planned::Listing);
         }
+        let derived = self.derive(&mut statement).await?;
         let mentioned = self.state.resolve_table_references(&statement).map_err(failure_of)?;
-        let state = self.state_for(&mentioned).await?;
+        let state = self.state_for(&mentioned, derived).await?;
         let plan = match state.statement_to_plan(statement).await {
             Ok(plan) => plan,
             Err(error) => return Err(self.explain(error, &mentioned).await),
@@ -127,20 +128,46 @@ impl Session {
         Ok(Planned::Query(Box::new(state), Box::new(plan)))
     }
 
+    /// Reads a table that stands under no name, in the order of some of its columns.
+    ///
+    /// # Errors
+    /// As [`Session::sql`].
+    pub async fn read(&self, table: Arc<dyn TableProvider>, order: &[&str]) -> Result<QueryResult> {
+        let state = self.state_for(&[], HashMap::new()).await?;
+        let frame = SessionContext::new_with_state(state).read_table(table).map_err(failure_of)?;
+        let order = order.iter().map(|name| ident(*name).sort(true, false)).collect();
+        let stream = frame.sort(order).map_err(failure_of)?.execute_stream().await.map_err(failure_of)?;
+        Ok(QueryResult { schema: stream.schema(), batches: stream.map(|batch| batch.map_err(failure_of)).boxed() })
+    }
+
     fn parse(&self, text: &str) -> Result<Statement> {
         let deepest = self.state.config_options().sql_parser.recursion_limit.get();
-        let parser = DFParserBuilder::new(text).with_dialect(&PostgreSqlDialect {}).with_recursion_limit(deepest);
+        let parser = DFParserBuilder::new(text).with_dialect(&ArchiveDialect).with_recursion_limit(deepest);
         let parsed = parser.build().and_then(|mut parser| parser.parse_statements());
         let mut statements = parsed.map_err(failure_of)?;
         match (statements.len(), statements.pop_front()) {
             (1, Some(statement)) => Ok(statement),
             (0, _) | (_, None) => {
-                Err(Failure::usage("no statement was given").remedy("SELECT * FROM log.transactions, for example"))
+                Err(Failure::usage("no statement was given")
+                    .remedy("SELECT * FROM afterimage.transactions, for example"))
             }
             (count, _) => {
                 Err(Failure::usage(format!("{count} statements were given")).remedy("give them one at a time"))
             }
         }
+    }
+
+    /// Opens what a statement makes of tables' history, by the names that then stand in it.
+    async fn derive(&self, statement: &mut Statement) -> Result<HashMap<String, Arc<dyn TableProvider>>> {
+        let mut opened = HashMap::new();
+        for derived in name_derived(statement, Utc::now())? {
+            let Some(found) = self.tables.derive(&derived).await? else {
+                let listed = self.tables.list().await?;
+                return Err(unknown_table(&TableRef::State(derived.table).to_string(), &listed));
+            };
+            opened.insert(derived.to_string(), found);
+        }
+        Ok(opened)
     }
 
     /// `SHOW TABLES`: the archive's tables under the names that a query writes. DataFusion would list its
@@ -155,9 +182,13 @@ impl Session {
     }
 
     /// The state in which a statement that mentions these names is planned.
-    async fn state_for(&self, mentioned: &[TableReference]) -> Result<SessionState> {
+    async fn state_for(
+        &self,
+        mentioned: &[TableReference],
+        derived: HashMap<String, Arc<dyn TableProvider>>,
+    ) -> Result<SessionState> {
         let listed = if mentioned.iter().any(asks_for_listings) { self.tables.list().await? } else { Vec::new() };
-        let view = View { tables: Arc::clone(&self.tables), listed, store: self.store.clone() };
+        let view = View { tables: Arc::clone(&self.tables), listed, derived, store: self.store.clone() };
         let mut state = self.state.clone();
         state.register_catalog_list(Arc::new(Catalogs(Arc::new(view))));
         Ok(state)
@@ -170,7 +201,7 @@ impl Session {
             return failure_of(error);
         };
         match self.tables.list().await {
-            Ok(listed) => unknown_table(missing, &listed),
+            Ok(listed) => unknown_table(&missing.to_string(), &listed),
             Err(failure) => failure,
         }
     }
@@ -269,8 +300,8 @@ fn not_found(table: &TableReference) -> String {
     format!("table '{}' not found", table.clone().resolve(DEFAULT_CATALOG, DEFAULT_SCHEMA))
 }
 
-fn unknown_table(missing: &TableReference, listed: &[TableRef]) -> Failure {
-    let near = nearest(&missing.to_string(), listed);
+fn unknown_table(missing: &str, listed: &[TableRef]) -> Failure {
+    let near = nearest(missing, listed);
     let remedy = match near.is_empty() {
         true => "SHOW TABLES lists what there is".to_owned(),
         false => format!("did you mean {}? SHOW TABLES lists all", near.join(" or ")),

@@ -18,7 +18,7 @@ pub(super) fn nearest(asked: &str, tables: &[TableRef]) -> Vec<String> {
 /// A person forgets the kind or the schema as often as a letter, so the last part counts alone too.
 fn distance_of_names(asked: &str, table: &TableRef) -> usize {
     let last = match table {
-        TableRef::Changes(name) | TableRef::Images(name) => &name.table,
+        TableRef::Changes(name) | TableRef::Images(name) | TableRef::State(name) => &name.table,
         TableRef::Log(name) => name,
     };
     let asked_last = asked.rsplit('.').next().unwrap_or(asked);
@@ -70,7 +70,7 @@ mod tests {
     fn a_slip_and_a_forgotten_kind_are_understood() {
         assert_eq!(nearest("changes.ordres", &tables())[0], "changes.orders");
         assert_eq!(nearest("orders", &tables()), ["changes.orders", "changes.tenant_1.orders"]);
-        assert_eq!(nearest("log.transaction", &tables()), ["log.transactions"]);
+        assert_eq!(nearest("afterimage.transaction", &tables()), ["afterimage.transactions"]);
     }
 
     #[test]

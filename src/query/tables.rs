@@ -10,6 +10,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
 use object_store::path::Path;
 
+use super::Derived;
 use crate::failure::Result;
 use crate::model::TableName;
 
@@ -20,19 +21,22 @@ pub enum TableRef {
     Changes(TableName),
     /// The base images of a source table.
     Images(TableName),
+    /// A source table as it was at the session's point.
+    State(TableName),
     /// One of the archive's own logs: `transactions`, `marks`, `gaps`, …
     Log(String),
 }
 
-/// Shown as the shortest name that SQL accepts: `changes.orders`, `changes.tenant_1.orders`, `log.marks`.
+/// Shown as the shortest name that SQL accepts: `orders`, `changes.orders`, `changes.tenant_1.orders`, `afterimage.marks`.
 impl fmt::Display for TableRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, name) = match self {
-            TableRef::Changes(name) => ("changes", name.to_string()),
-            TableRef::Images(name) => ("images", name.to_string()),
-            TableRef::Log(name) => ("log", TableName::new("public", name).to_string()),
+            TableRef::Changes(name) => ("changes.", name.to_string()),
+            TableRef::Images(name) => ("images.", name.to_string()),
+            TableRef::State(name) => ("", name.to_string()),
+            TableRef::Log(name) => ("afterimage.", TableName::new("public", name).to_string()),
         };
-        write!(f, "{kind}.{}", name.strip_prefix("public.").unwrap_or(&name))
+        write!(f, "{kind}{}", name.strip_prefix("public.").unwrap_or(&name))
     }
 }
 
@@ -45,8 +49,11 @@ pub trait Tables: Send + Sync + fmt::Debug {
     /// Every table there is, in any order. Asked only where names are listed or a name is unknown.
     async fn list(&self) -> Result<Vec<TableRef>>;
 
-    /// The files of a table; `None` where there is no such table.
+    /// The files of a table of changes, images or a log; `None` where there is no such table.
     async fn open(&self, table: &TableRef) -> Result<Option<TableFiles>>;
+
+    /// What is made of a table's history; `None` where there never was such a table.
+    async fn derive(&self, what: &Derived) -> Result<Option<Arc<dyn TableProvider>>>;
 
     /// What a query gets of a table: the table itself, or less of it.
     fn guard(&self, table: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {

@@ -10,6 +10,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef};
 use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
@@ -18,7 +19,7 @@ use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 
-use super::{DataFile, Limits, Session, TableFiles, TableRef, Tables};
+use super::{DataFile, Derived, Limits, Session, TableFiles, TableRef, Tables};
 use crate::failure::{Category, Failure, Result};
 use crate::model::TableName;
 
@@ -35,6 +36,10 @@ impl Tables for Fake {
     async fn list(&self) -> Result<Vec<TableRef>> {
         self.listed.fetch_add(1, Ordering::Relaxed);
         Ok(self.tables.keys().cloned().collect())
+    }
+
+    async fn derive(&self, _: &Derived) -> Result<Option<Arc<dyn TableProvider>>> {
+        Ok(None)
     }
 
     async fn open(&self, table: &TableRef) -> Result<Option<TableFiles>> {
@@ -309,7 +314,7 @@ async fn another_column_can_place_the_rows() {
     let file = archive.file("f", &rows).await;
     let files = TableFiles { lsn_column: "end_lsn".into(), ..TableFiles::new(rows.schema(), vec![file], Some(2)) };
     let asked = archive.table(TableRef::Log("transactions".into()), files).session();
-    assert_eq!(asked.number("SELECT count(*) FROM log.transactions").await, 2);
+    assert_eq!(asked.number("SELECT count(*) FROM afterimage.transactions").await, 2);
 }
 
 #[tokio::test]
@@ -384,7 +389,7 @@ async fn every_form_of_a_name_finds_its_table() {
         ("changes.\"dotted.name\"", 3),
         ("changes.\"Tenant\".\"Orders\"", 4),
         ("images.tenant_1.orders", 5),
-        ("log.transactions", 6),
+        ("afterimage.transactions", 6),
     ];
     for (name, rows) in names {
         assert_eq!(asked.number(&format!("SELECT count(*) FROM {name}")).await, rows, "{name}");

@@ -107,10 +107,10 @@ async fn new_tables_and_definitions_say_it_too() {
         assert_eq!(statements(&said[1]), ["INSERT INTO newer VALUES (?, ?)"]);
         assert_eq!(statements(&said[2]), ["CREATE TABLE other (id int PRIMARY KEY)"]);
         assert_eq!(said[3], Json::Null);
-        let ddl = site.query("SELECT statement FROM log.ddl WHERE tag = 'CREATE TABLE' ORDER BY lsn");
+        let ddl = site.query("SELECT statement FROM afterimage.ddl WHERE tag = 'CREATE TABLE' ORDER BY lsn");
         assert_eq!(ddl[0]["statement"], "CREATE TABLE newer (id int PRIMARY KEY, note text DEFAULT ?)");
         // The triggers are no part of what the application made.
-        let told = site.query("SELECT count(*) AS n FROM log.ddl WHERE objects LIKE '%afterimage_context%'");
+        let told = site.query("SELECT count(*) AS n FROM afterimage.ddl WHERE objects LIKE '%afterimage_context%'");
         assert_eq!(told[0]["n"], 0);
     })
     .await;

@@ -199,16 +199,16 @@ async fn the_history_keeps_statements_messages_and_sequences_but_no_secrets() {
     site.command(["mark", "m", "--wait", "0s"]).run(PATIENCE).expect(0);
     site.catch_up();
     let messages = site.query(
-        "SELECT prefix, xid IS NULL AS at_once, encode(content, 'hex') AS content FROM log.messages ORDER BY lsn",
+        "SELECT prefix, xid IS NULL AS at_once, encode(content, 'hex') AS content FROM afterimage.messages ORDER BY lsn",
     );
     let contents: Vec<&str> = messages.iter().map(|row| row["content"].as_str().unwrap()).collect();
     assert_eq!(contents, ["00ff", "6174206f6e6365", "616e79626f64792063616e2077726974652074686973"], "{messages:?}");
     assert_eq!(messages[1]["at_once"], true);
-    let ddl = site.query("SELECT tag, statement, objects FROM log.ddl WHERE tag <> 'INIT' ORDER BY lsn, seq");
+    let ddl = site.query("SELECT tag, statement, objects FROM afterimage.ddl WHERE tag <> 'INIT' ORDER BY lsn, seq");
     assert!(ddl.iter().any(|row| row["tag"] == "ALTER TABLE"), "{ddl:?}");
     assert!(ddl.iter().any(|row| row["tag"] == "CREATE USER MAPPING"), "{ddl:?}");
     assert!(!format!("{ddl:?}").contains("hunter2"), "{ddl:?}");
-    let sequences = site.query("SELECT sequence, value, called FROM log.sequences ORDER BY lsn");
+    let sequences = site.query("SELECT sequence, value, called FROM afterimage.sequences ORDER BY lsn");
     let last = sequences.last().expect("sequences are sampled at a mark");
     assert_eq!(
         (last["sequence"].as_str(), last["value"].as_i64(), last["called"].as_bool()),
@@ -225,7 +225,7 @@ async fn an_event_trigger_that_fails_fails_no_statement() {
     database.run("CREATE OR REPLACE FUNCTION afterimage.describe(oid) RETURNS jsonb LANGUAGE sql AS 'SELECT (1 / 0)::text::jsonb'").await;
     database.run("ALTER TABLE t ADD n int; INSERT INTO t VALUES (1, 2)").await;
     assert_eq!(site.present(&table("t")).await, "id,n\n1,2\n");
-    let failed = site.query("SELECT failed FROM log.ddl WHERE failed IS NOT NULL");
+    let failed = site.query("SELECT failed FROM afterimage.ddl WHERE failed IS NOT NULL");
     assert!(failed[0]["failed"].as_str().unwrap().contains("division by zero"), "{failed:?}");
 }
 

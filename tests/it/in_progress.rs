@@ -78,7 +78,7 @@ async fn what_is_rolled_back_inside_a_large_transaction_never_was() {
             site.expect_equal(state);
         }
         site.expect_each_once([&table("a"), &table("b")]);
-        let shapes = site.query("SELECT count(*) AS n FROM log.relations WHERE definition LIKE '%gone%'");
+        let shapes = site.query("SELECT count(*) AS n FROM afterimage.relations WHERE definition LIKE '%gone%'");
         assert_eq!(shapes[0]["n"], 0, "a definition that was rolled back is in the history");
     }
 }
@@ -127,7 +127,7 @@ async fn a_large_transaction_is_encoded_while_it_runs() {
         site.expect_equal(&after);
         site.expect_equal(&last);
         site.expect_each_once([&table("a"), &table("b"), &table("c")]);
-        let messages = site.query("SELECT count(*) AS n FROM log.messages WHERE prefix = 'mine'");
+        let messages = site.query("SELECT count(*) AS n FROM afterimage.messages WHERE prefix = 'mine'");
         assert_eq!(messages[0]["n"], 1);
     }
 }
@@ -159,9 +159,10 @@ async fn definitions_that_are_rolled_back_inside_a_large_transaction_never_were(
         site.catch_up();
         site.expect_equal(&state);
         site.expect_each_once([&table("a"), &table("b")]);
-        let said = site.query("SELECT arrow_cast(content, 'Utf8') AS said FROM log.messages WHERE prefix = 'mine'");
+        let said =
+            site.query("SELECT arrow_cast(content, 'Utf8') AS said FROM afterimage.messages WHERE prefix = 'mine'");
         assert_eq!(said.len(), 1, "{release:?}: {said:?}");
-        let shapes = site.query("SELECT count(*) AS n FROM log.relations WHERE definition LIKE '%gone%'");
+        let shapes = site.query("SELECT count(*) AS n FROM afterimage.relations WHERE definition LIKE '%gone%'");
         assert_eq!(shapes[0]["n"], 0, "{release:?}");
     }
 }

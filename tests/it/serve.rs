@@ -324,6 +324,10 @@ async fn a_tenant_sees_its_own_rows_and_of_nobody_elses_a_trace() {
         assert_eq!(texts(&tenant, "SELECT id FROM images.orders WHERE 1 / (id - 7) > 5").await, [] as [&str; 0]);
         assert_eq!(refused(&tenant, "SELECT id FROM images.orders WHERE 1 / (id - 8) > 5").await.len(), 5);
     }
+    // States and the functions of history are limited as well.
+    assert_eq!(texts(&tenant, "SELECT id FROM orders ORDER BY id").await, ["2", "4", "5", "6", "10"]);
+    assert_eq!(texts(&tenant, "SELECT count(*) FROM versions('orders') WHERE organization_id <> 1").await, ["0"]);
+    assert_eq!(texts(&tenant, "SELECT _op FROM changes('orders') ORDER BY _lsn").await, ["update", "delete"]);
     let self_join = "SELECT a.id FROM images.orders a JOIN changes.orders b ON a.organization_id <> b.organization_id";
     assert_eq!(texts(&tenant, self_join).await, [] as [&str; 0]);
     assert_eq!(
@@ -332,24 +336,31 @@ async fn a_tenant_sees_its_own_rows_and_of_nobody_elses_a_trace() {
     );
     // Where the condition cannot be asked, nothing is there to see.
     assert_eq!(refused(&tenant, "SELECT * FROM images.colours").await, "42601");
-    for hidden in ["log.transactions", "log.ddl", "log.relations", "log.messages", "images.nothing"] {
+    for hidden in
+        ["afterimage.transactions", "afterimage.ddl", "afterimage.relations", "afterimage.messages", "images.nothing"]
+    {
         assert_eq!(refused(&tenant, &format!("SELECT * FROM {hidden}")).await, "42P01", "{hidden}");
     }
     assert_eq!(refused(&tenant, "EXPLAIN ANALYZE SELECT * FROM images.orders").await, "42501");
     assert_eq!(refused(&tenant, "explain verbose SELECT * FROM images.orders").await, "42501");
     assert!(tenant.query("EXPLAIN ANALYZE SELECT * FROM images.orders", &[]).await.is_err());
-    let listed = texts(&tenant, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'log'").await;
+    let listed =
+        texts(&tenant, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'afterimage'").await;
     assert_eq!(listed, [] as [&str; 0]);
 
     let clerk = scene.connect("clerk").await;
     assert_eq!(texts(&clerk, "SELECT name FROM images.colours").await, ["red"]);
-    for hidden in
-        ["images.orders", "changes.orders", "changes.\"public.orders\"", "changes.public.orders", "log.transactions"]
-    {
+    for hidden in [
+        "images.orders",
+        "changes.orders",
+        "changes.\"public.orders\"",
+        "changes.public.orders",
+        "afterimage.transactions",
+    ] {
         assert_eq!(refused(&clerk, &format!("SELECT * FROM {hidden}")).await, "42P01", "{hidden}");
     }
-    assert_eq!(texts(&clerk, "SHOW TABLES").await, ["changes.colours", "images.colours"]);
-    assert_eq!(texts(&clerk, "SELECT relname FROM pg_catalog.pg_class").await, ["colours", "colours"]);
+    assert_eq!(texts(&clerk, "SHOW TABLES").await, ["changes.colours", "colours", "images.colours"]);
+    assert_eq!(texts(&clerk, "SELECT relname FROM pg_catalog.pg_class").await, ["colours", "colours", "colours"]);
     let suggestion = clerk.simple_query("SELECT * FROM changes.order").await.map(|_| ()).unwrap_err();
     assert!(!format!("{suggestion:?}").contains("orders"), "{suggestion:?}");
 }

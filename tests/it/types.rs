@@ -60,7 +60,7 @@ async fn expect_lossless(database: &Database, prefix: &str, literals: &[Literals
         site.expect_equal(state);
     }
     // The archiver that came later found the columns of the one before.
-    let definitions = site.query("SELECT definition FROM log.relations");
+    let definitions = site.query("SELECT definition FROM afterimage.relations");
     assert!(!definitions.is_empty());
     for row in definitions {
         assert!(!row["definition"].as_str().unwrap().contains("~1"), "{row}");

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use super::answer::{self, SqlType};
 use super::error::SqlError;
 use crate::failure::Failure;
-use crate::query::{Described, QueryResult, TableRef, Tables};
+use crate::query::{Derived, Described, QueryResult, TableRef, Tables};
 pub(super) use rewrite::{Question, question};
 
 /// The types that columns are shown with, and their names in the catalogue.
@@ -92,15 +92,21 @@ async fn plan(
     let mut relations = Vec::new();
     if mentioned.iter().any(|name| ["pg_class", "pg_attribute", "pg_tables", "pg_namespace"].contains(&name.as_str())) {
         for table in tables.list().await? {
-            relations.push(Relation::of(table));
+            relations.push(Relation::of(&table));
         }
         relations.sort_by(|one, other| (&one.schema, &one.name).cmp(&(&other.schema, &other.name)));
     }
     if mentioned.iter().any(|name| name == "pg_attribute") {
         for relation in &mut relations {
-            if let Some(files) = tables.open(&relation.table).await? {
+            let schema = match &relation.table {
+                TableRef::State(name) => {
+                    tables.derive(&Derived::state(name.clone())).await?.map(|table| table.schema())
+                }
+                table => tables.open(table).await?.map(|files| files.schema),
+            };
+            if let Some(schema) = schema {
                 let column = |field: &Arc<Field>| (field.name().clone(), answer::type_of(field.data_type()));
-                relation.columns = files.schema.fields().iter().map(column).collect();
+                relation.columns = schema.fields().iter().map(column).collect();
             }
         }
     }
@@ -123,17 +129,18 @@ struct Relation {
 }
 
 impl Relation {
-    fn of(table: TableRef) -> Relation {
+    fn of(table: &TableRef) -> Relation {
         let shown = |name: &crate::model::TableName| match name.schema.as_str() {
             "public" => name.table.clone(),
             schema => format!("{schema}.{}", name.table),
         };
-        let (schema, name) = match &table {
+        let (schema, name) = match table {
+            TableRef::State(name) => (name.schema.as_str(), name.table.clone()),
             TableRef::Changes(name) => ("changes", shown(name)),
             TableRef::Images(name) => ("images", shown(name)),
-            TableRef::Log(name) => ("log", name.clone()),
+            TableRef::Log(name) => ("afterimage", name.clone()),
         };
-        Relation { schema: schema.to_owned(), name, columns: Vec::new(), table }
+        Relation { schema: schema.to_owned(), name, columns: Vec::new(), table: table.clone() }
     }
 
     fn oid(&self) -> i64 {

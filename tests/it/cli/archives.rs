@@ -7,7 +7,7 @@ use super::{Complaint, PASSWORD, PATIENCE, Scene, assert_has, complaint, json, m
 use crate::support::{Database, Directory, Program, Release, postgres, s3};
 
 const READING: [&[&str]; 4] =
-    [&["status"], &["log"], &["export", "t", "--at", "before:1"], &["query", "SELECT * FROM log.transactions"]];
+    [&["status"], &["log"], &["export", "t", "--at", "before:1"], &["query", "SELECT * FROM afterimage.transactions"]];
 
 fn read(arguments: &[&'static str], archive: &str, code: i32) -> Complaint {
     complaint(Program::afterimage(arguments.iter().copied()).archive(archive).run(PATIENCE), code)

@@ -101,7 +101,8 @@ async fn an_archive_without_transactions_yet() {
     let status = json(&scene.ask_offline(["status", "--json"]));
     assert_eq!(status["transactions"], 0);
     assert_eq!(scene.ask_offline(["export", "t", "--at", status["start_lsn"].as_str().unwrap()]), "id\n1\n");
-    for table in ["log.transactions", "log.marks", "log.restores", "changes.t", "changes.public.t"] {
+    for table in ["afterimage.transactions", "afterimage.marks", "afterimage.restores", "changes.t", "changes.public.t"]
+    {
         let rows = scene.ask_offline(["query", "--format", "csv", &format!("SELECT count(*) AS n FROM {table}")]);
         assert_eq!(rows, "n\n0\n", "{table}");
     }
@@ -170,8 +171,11 @@ async fn marks_are_named_and_shown() {
     let made = json(&scene.ask(["mark", "two", "--json", "--wait", "60s"]));
     assert_eq!(made["archived"], true);
     drop(archiver);
-    let listed =
-        json_lines(&scene.ask_offline(["query", "--json", "SELECT name, lsn, \"user\" FROM log.marks ORDER BY lsn"]));
+    let listed = json_lines(&scene.ask_offline([
+        "query",
+        "--json",
+        "SELECT name, lsn, \"user\" FROM afterimage.marks ORDER BY lsn",
+    ]));
     assert_eq!(listed.len(), 2);
     assert_eq!((&listed[1]["name"], &listed[1]["user"]), (&made["name"], &Json::from("postgres")));
     for name in ["", "  ", " padded", "two\nlines"] {
@@ -191,7 +195,7 @@ async fn queries_over_changes_images_and_log() {
     ids.sort_unstable();
     assert_eq!(ids, [Some(1), Some(2)]);
     assert_eq!(query("SELECT count(*) AS n FROM images.t")[0]["n"], 0);
-    assert_eq!(query("SELECT count(*) AS n FROM log.transactions WHERE changes > 0")[0]["n"], 3);
+    assert_eq!(query("SELECT count(*) AS n FROM afterimage.transactions WHERE changes > 0")[0]["n"], 3);
     assert_eq!(query("SELECT count(*) AS n FROM changes.s.t")[0]["n"], 1);
     let table = scene.ask_offline(["query", "SELECT id, name FROM changes.t WHERE _op = 'insert' ORDER BY id"]);
     assert_eq!(table, " id | name\n----+------\n  1 | a\n  2 |\n(2 rows)\n");
@@ -253,8 +257,8 @@ async fn a_reader_who_leaves_is_no_error() {
         &["status", "--json"],
         &["export", "t", "--at", "mark:after the deletion"],
         &["export", "t", "--at", "mark:after the deletion", "--format", "parquet"],
-        &["query", "SELECT * FROM log.transactions"],
-        &["query", "--json", "SELECT * FROM log.transactions"],
+        &["query", "SELECT * FROM afterimage.transactions"],
+        &["query", "--json", "SELECT * FROM afterimage.transactions"],
         &["--help"],
         &["--version"],
     ];

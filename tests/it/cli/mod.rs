@@ -5,6 +5,7 @@ mod configuration;
 mod export;
 mod forensics;
 mod help;
+mod past;
 mod points;
 mod sources;
 

@@ -154,8 +154,8 @@ impl<'a> Site<'a> {
     #[track_caller]
     pub(crate) fn expect_each_once<'t>(&self, tables: impl IntoIterator<Item = &'t TableName>) {
         let number = |sql: &str| self.query(sql)[0]["n"].as_i64().unwrap();
-        let transactions = number("SELECT count(*) AS n FROM log.transactions");
-        assert_eq!(number("SELECT count(DISTINCT lsn) AS n FROM log.transactions"), transactions);
+        let transactions = number("SELECT count(*) AS n FROM afterimage.transactions");
+        assert_eq!(number("SELECT count(DISTINCT lsn) AS n FROM afterimage.transactions"), transactions);
         let mut changes = 0;
         for table in tables {
             let from = format!("FROM changes.{}", table.to_sql());
@@ -170,7 +170,7 @@ impl<'a> Site<'a> {
             assert_eq!(number(&distinct), rows, "{table}");
             changes += rows;
         }
-        assert_eq!(number("SELECT sum(changes) AS n FROM log.transactions"), changes);
+        assert_eq!(number("SELECT sum(changes) AS n FROM afterimage.transactions"), changes);
     }
 }
 
