@@ -23,4 +23,5 @@ pub mod restore;
 // -- surfaces
 pub mod cli;
 pub mod config;
+pub mod serve;
 pub mod telemetry;

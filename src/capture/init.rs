@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 
 use super::base_image::{ImageCopy, ImageJob, ImageProgress, StagedImage, snapshot_session};
 use super::catalog::{self, SourceTable};
+use super::context::{self, ContextReport, ContextWish};
 use super::definitions;
 use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
@@ -60,6 +61,8 @@ pub struct Chosen {
     pub capture_ddl: bool,
     /// The publication is to be of all tables, those to come too.
     pub all_tables: bool,
+    /// Triggers that tell who wrote are to be put on tables.
+    pub context: bool,
 }
 
 /// What `init` did.
@@ -70,8 +73,10 @@ pub struct InitReport {
     pub left_out: Vec<String>,
     pub rows: u64,
     pub bytes: u64,
-    /// There was an archive already; nothing was changed.
+    /// There was an archive already; apart from context nothing was changed.
     pub already: bool,
+    /// Where context is captured now because that was asked for.
+    pub context: Option<ContextReport>,
 }
 
 /// Prepares the source and begins the archive; does nothing where that is done already. When `stop` ends first, it
@@ -95,7 +100,9 @@ pub async fn init(
         super::run::require_same_source(client, archive.identity()).await?;
         let tables = archive.tables_before(archive.watermark().await?.lsn).await?.len();
         let identity = archive.identity().clone();
-        return Ok(InitReport { identity, tables, left_out: Vec::new(), rows: 0, bytes: 0, already: true });
+        let context =
+            context::install(client, &identity.publication, &settings.context, &settings.context_redact).await?;
+        return Ok(InitReport { identity, tables, left_out: Vec::new(), rows: 0, bytes: 0, already: true, context });
     }
     facts.require_archivable()?;
     let beginning = Beginning { source, store, settings, steps, client, facts };
@@ -152,6 +159,7 @@ impl Beginning<'_> {
         let mut chosen = choose(catalog::tables(client).await?, settings, facts)?;
         chosen.outside = catalog::outside_the_stream(client).await?;
         chosen.capture_ddl = settings.capture_ddl;
+        chosen.context = matches!(settings.context, ContextWish::Of(_));
         // New tables are then covered without that anybody changes the publication, and protected before they have rows.
         chosen.all_tables = facts.superuser
             && settings.capture_ddl
@@ -164,6 +172,8 @@ impl Beginning<'_> {
         drop_stray_slot(client, &slot, writer.durable().map(DurableLsn::lsn)).await?;
         source_check::facts(client).await?.require_room()?;
         set_identities(client, &chosen.set_full).await?;
+        let context =
+            context::install(client, &settings.publication, &settings.context, &settings.context_redact).await?;
         let captures_ddl = settings.capture_ddl && definitions::install(client, settings).await?;
         self.steps.captures_ddl(captures_ddl);
         let everything = captures_ddl && chosen.all_tables;
@@ -206,6 +216,7 @@ impl Beginning<'_> {
             rows: progress.rows.load(Ordering::Relaxed),
             bytes: progress.bytes.load(Ordering::Relaxed),
             already: false,
+            context,
         };
         Ok(Copied { writer, replication, temporary, identity, relations, ddl, report })
     }

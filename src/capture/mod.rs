@@ -21,6 +21,7 @@ mod assembler;
 mod base_image;
 pub mod catalog;
 mod committer;
+mod context;
 mod copy_ranges;
 mod definitions;
 mod early;
@@ -42,6 +43,7 @@ mod throttle;
 
 pub use add::{Asked, add, begins_at, captures_ddl};
 pub use base_image::ImageProgress;
+pub use context::{ContextReport, ContextWish, LITERALS};
 pub use init::{Chosen, InitReport, InitSteps, init};
 pub use observer::{Samples, sample_sequences};
 pub use run::{Outcome, RunEvents, SlotState, require_same_source, run, slot_state};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::context::ContextWish;
 use crate::model::{TableName, TablePattern};
 
 /// See the fields; the defaults are those of the command line.
@@ -18,6 +19,10 @@ pub struct CaptureSettings {
     pub set_identity_full: bool,
     /// Install DDL capture in the source, where the role may.
     pub capture_ddl: bool,
+    /// What to do about context in the source.
+    pub context: ContextWish,
+    /// What of a statement's text does not leave the source: regular expressions, or [`super::LITERALS`].
+    pub context_redact: Vec<String>,
     /// The longest time that a committed transaction waits for others to be published with.
     pub flush_interval: Duration,
     /// Bytes that changes may take in memory, in all stages together.
@@ -38,6 +43,8 @@ impl Default for CaptureSettings {
             tables: Vec::new(),
             set_identity_full: false,
             capture_ddl: true,
+            context: ContextWish::AsItIs,
+            context_redact: Vec::new(),
             flush_interval: Duration::from_secs(1),
             memory: 256 << 20,
             spill_directory: std::env::temp_dir(),

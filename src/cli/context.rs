@@ -85,6 +85,8 @@ impl Context {
             publication: flags.publication.or(file.publication),
             set_identity_full: flags.set_identity_full || file.set_identity_full,
             no_ddl_capture: flags.no_ddl_capture || file.no_ddl_capture,
+            context: if flags.context.is_empty() { file.context } else { flags.context },
+            context_redact: if flags.context_redact.is_empty() { file.context_redact } else { flags.context_redact },
             flush_interval: flags.flush_interval.or(file.flush_interval),
             memory: flags.memory.or(file.memory),
             spill_directory: flags.spill_directory.or(file.spill_directory),

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::context::{Context, parse_point};
 use super::output::{human, print_document, print_text};
+use super::said::{Said, one_line};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::shown_time;
@@ -35,6 +36,8 @@ struct Page {
     xid: Xid,
     time: String,
     who: Option<String>,
+    /// What the session says of itself, unverified.
+    claims: Vec<String>,
     context: Option<Json>,
     statements: Vec<String>,
     tables: Vec<Table>,
@@ -115,17 +118,16 @@ async fn estimate(archive: &Archive, plan: &Plan, planning: Duration, now: Lsn) 
 impl Page {
     fn of(transaction: &Transaction, ddl: &[DdlRecord], plan: Plan, time: Duration, estimated_from: String) -> Page {
         let context: Option<Json> = transaction.context.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        let said = ddl.iter().find_map(|record| record.user.clone());
-        let texts = [&context].into_iter().flatten().flat_map(|context| said_in(context, "statement"));
+        let said = Said::of(transaction);
         let mut statements: Vec<String> =
-            ddl.iter().filter_map(|record| record.statement.clone()).chain(texts).collect();
+            ddl.iter().filter_map(|record| record.statement.clone()).chain(said.statements()).collect();
         statements.dedup();
-        let users = [&context].into_iter().flatten().flat_map(|context| said_in(context, "user")).next();
         Page {
             lsn: transaction.commit.lsn,
             xid: transaction.commit.xid,
             time: shown_time(transaction.commit.time),
-            who: said.or(users),
+            who: said.who().or_else(|| ddl.iter().find_map(|record| record.user.clone())),
+            claims: said.claims(),
             context,
             statements,
             tables: transaction
@@ -158,6 +160,7 @@ impl Page {
             "who       {}",
             self.who.as_deref().unwrap_or("unknown: the log does not say, and nothing else was captured")
         )?;
+        self.claims.iter().take(5).try_for_each(|claim| writeln!(out, "claims    {}", one_line(claim, 200)))?;
         match self.statements.is_empty() {
             true => writeln!(out, "how       unknown: its statements were not captured")?,
             false => self
@@ -211,15 +214,6 @@ impl Page {
     }
 }
 
-/// What parts of a context say under a name: an object, or an array of them.
-fn said_in(context: &Json, name: &str) -> Vec<String> {
-    let parts = match context {
-        Json::Array(parts) => parts.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    parts.iter().filter_map(|part| part[name].as_str().map(str::to_owned)).collect()
-}
-
 fn counts(counts: &OperationCounts) -> String {
     let named = [
         (counts.insert, "inserted"),
@@ -230,11 +224,4 @@ fn counts(counts: &OperationCounts) -> String {
     let shown =
         named.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", human::count(*count)));
     shown.collect::<Vec<_>>().join(", ")
-}
-
-/// Statements come from others, so control characters must not reach the terminal.
-fn one_line(text: &str, most: usize) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let shown: String = text.chars().map(|c| if c.is_control() { '\u{b7}' } else { c }).take(most).collect();
-    if text.chars().nth(most).is_some() { shown + "…" } else { shown }
 }

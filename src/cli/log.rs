@@ -10,6 +10,7 @@ use serde_json::json;
 use super::context::{Context, parse_pattern, parse_point, require_table};
 use super::output::{human, is_closed};
 use super::progress::say;
+use super::said::{Said, one_line};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::shown_time;
@@ -148,6 +149,11 @@ fn text_line(transaction: &Transaction, ddl: &[Statement]) -> String {
     }
     if transaction.tables.is_empty() && ddl.is_empty() {
         line.push_str(" no rows");
+    }
+    let said = Said::of(transaction);
+    if let Some(who) = said.who() {
+        let statement = said.statements().first().map(|statement| one_line(statement, 60)).unwrap_or_default();
+        line.push_str(&format!("  by {}: {statement}", one_line(&who, 60)));
     }
     line
 }

@@ -21,6 +21,8 @@ mod query;
 mod redaction;
 mod restore;
 mod run;
+mod said;
+mod serve;
 mod session;
 mod show;
 mod status;
@@ -130,6 +132,8 @@ Examples:
   afterimage query \"SELECT _ts, _xid, old.id FROM changes('orders') WHERE _op = 'delete' ORDER BY _lsn\"
   afterimage query 'SELECT count(*) FROM sales.orders' --at 2025-10-09T14:00Z")]
     Query(query::QueryArgs),
+    /// Let PostgreSQL's clients (psql, drivers, dashboards) read the archive
+    Serve(serve::ServeArgs),
     /// Bring rows back: shows a plan, and performs it with --apply
     Restore(restore::RestoreArgs),
     /// One page about a transaction: who, what, when, what depends on it, and the command that undoes it
@@ -219,6 +223,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Mark(args) => mark::run(&context, args).await,
         Command::Export(args) => export::run(&context, args).await,
         Command::Query(args) => query::run(&context, args).await,
+        Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
         Command::Restore(args) => Box::pin(restore::run(&context, args)).await,
         Command::Incident(args) => Box::pin(incident::run(&context, args)).await,
         Command::Check(args) => Box::pin(check::run(&context, args)).await,

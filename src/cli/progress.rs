@@ -52,6 +52,9 @@ impl InitSteps for InitShown {
                 "  install event triggers that capture DDL, with functions in the schema {publication}{if_it_may}"
             ));
         }
+        if chosen.context {
+            say(&format!("  put triggers that tell who wrote on tables, with functions in the schema {publication}"));
+        }
         say(&format!("  create the replication slot {slot}"));
         say("  read every table once, for the first base image");
         for table in &chosen.left_out {

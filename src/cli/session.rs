@@ -1,6 +1,6 @@
 //! A session over the archive, for commands that ask it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::Context;
@@ -23,8 +23,8 @@ impl Asking {
     /// A session whose states are those of the cut, or of the watermark.
     pub(super) async fn new(context: &Context, archive: &Archive, at: Option<Cut>, memory: usize) -> Result<Asking> {
         let store = archive.store();
-        let spill = SpillDirectory::of_this_process();
-        let limits = Limits { memory_bytes: memory, spill_dir: spill.0.clone() };
+        let spill = SpillDirectory::of_this_process(None);
+        let limits = Limits { memory_bytes: memory, spill_dir: spill.path().to_owned() };
         let mut tables = ArchivedTables::now(archive).await?.with_source(context.source_if_named()?, context.wait);
         if let Some(cut) = at {
             tables = tables.at(cut);
@@ -37,11 +37,17 @@ impl Asking {
 }
 
 /// Where a query spills to; gone when the query is done.
-struct SpillDirectory(PathBuf);
+pub(super) struct SpillDirectory(PathBuf);
 
 impl SpillDirectory {
-    fn of_this_process() -> SpillDirectory {
-        SpillDirectory(std::env::temp_dir().join(format!("afterimage-query-{}", std::process::id())))
+    /// One of this process alone, in a directory or else in the system's temporary one.
+    pub(super) fn of_this_process(below: Option<&Path>) -> SpillDirectory {
+        let below = below.map_or_else(std::env::temp_dir, Path::to_owned);
+        SpillDirectory(below.join(format!("afterimage-query-{}", std::process::id())))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

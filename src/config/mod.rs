@@ -3,6 +3,7 @@
 mod gate;
 mod guard;
 mod quantity;
+mod serve;
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,9 @@ use serde::{Deserialize, Serialize};
 pub use gate::GateConfig;
 pub use guard::{CheckConfig, GuardConfig, HealthConfig, Pack, RuleConfig, SinkConfig};
 pub use quantity::{ByteRate, ByteSize, Span};
+pub use serve::{ServeConfig, ServeUser};
 
-use crate::capture::CaptureSettings;
+use crate::capture::{CaptureSettings, ContextWish};
 use crate::failure::{Failure, Result};
 use crate::maintenance::Policy;
 use crate::model::TablePattern;
@@ -46,6 +48,7 @@ pub struct Config {
     pub sink: Vec<SinkConfig>,
     /// Questions to the source about its health.
     pub health: Vec<HealthConfig>,
+    pub serve: ServeConfig,
 }
 
 /// How the source is read into the archive.
@@ -62,6 +65,11 @@ pub struct CaptureConfig {
     pub set_identity_full: bool,
     /// Install no event triggers in the source; changes of definitions are then looked for in its catalogue.
     pub no_ddl_capture: bool,
+    /// Tables, as patterns, on which `init` puts triggers that tell who wrote and with which statement; none by default.
+    pub context: Vec<String>,
+    /// What of a statement's text is masked before it leaves the source: regular expressions of PostgreSQL, and `literals`
+    /// for all literals and comments.
+    pub context_redact: Vec<String>,
     /// The longest time that a committed transaction waits to be published: "1s" by default.
     pub flush_interval: Option<Span>,
     /// Memory that changes may take before they are written: "256MB" by default.
@@ -192,6 +200,13 @@ impl CaptureConfig {
             tables: self.tables.iter().map(|pattern| TablePattern::parse(pattern)).collect::<Result<_>>()?,
             set_identity_full: self.set_identity_full,
             capture_ddl: !self.no_ddl_capture,
+            context: match self.context.as_slice() {
+                [] => ContextWish::AsItIs,
+                patterns => {
+                    ContextWish::Of(patterns.iter().map(|pattern| TablePattern::parse(pattern)).collect::<Result<_>>()?)
+                }
+            },
+            context_redact: self.context_redact.clone(),
             flush_interval: self.flush_interval.map_or(default.flush_interval, |span| span.0),
             memory: self.memory.map_or(default.memory, |size| size.0 as usize),
             spill_directory: self.spill_directory.clone().unwrap_or(default.spill_directory),

@@ -202,7 +202,8 @@ impl SchemaProvider for Schema {
         for candidate in self.place.candidates(name) {
             let opened = self.view.tables.open(&candidate).await;
             if let Some(files) = opened.map_err(external)? {
-                return Ok(Some(Arc::new(ArchivedTable::new(files, self.view.store.clone())?)));
+                let table = Arc::new(ArchivedTable::new(files, self.view.store.clone())?);
+                return Ok(Some(self.view.tables.guard(table)));
             }
         }
         Ok(None)

@@ -16,6 +16,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext, ident};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
@@ -32,6 +33,9 @@ use super::memory::SharedMemory;
 use super::suggestion::nearest;
 use super::{TableRef, Tables, lsn_functions};
 use crate::failure::{Failure, Result};
+
+/// How the cause ends of whatever is refused because it would write.
+pub const ONLY_READ: &str = "the archive is only read";
 
 /// What the queries of a session may use together.
 #[derive(Debug, Clone)]
@@ -100,10 +104,18 @@ impl Session {
     /// [`crate::failure::Category::Usage`] where the statement is wrong, names what does not exist, or
     /// would write; otherwise what opening the tables answered. Errors of running come from the stream.
     pub async fn sql(&self, text: &str) -> Result<QueryResult> {
+        match self.plan(text).await? {
+            Planned::Listing(result) => Ok(result),
+            Planned::Query(state, plan) => execute(*state, *plan).await,
+        }
+    }
+
+    /// Plans one reading statement.
+    pub(super) async fn plan(&self, text: &str) -> Result<Planned> {
         let mut statement = self.parse(text)?;
         refuse_writing(&statement)?;
         if matches!(&statement, Statement::Statement(sql) if matches!(**sql, SqlStatement::ShowTables { .. })) {
-            return self.listing().await;
+            return self.listing().await.map(Planned::Listing);
         }
         let derived = self.derive(&mut statement).await?;
         let mentioned = self.state.resolve_table_references(&statement).map_err(failure_of)?;
@@ -113,9 +125,7 @@ impl Session {
             Err(error) => return Err(self.explain(error, &mentioned).await),
         };
         read_only().verify_plan(&plan).map_err(|_| only_reads("this statement"))?;
-        let frame = SessionContext::new_with_state(state).execute_logical_plan(plan).await.map_err(failure_of)?;
-        let stream = frame.execute_stream().await.map_err(failure_of)?;
-        Ok(QueryResult { schema: stream.schema(), batches: stream.map(|batch| batch.map_err(failure_of)).boxed() })
+        Ok(Planned::Query(Box::new(state), Box::new(plan)))
     }
 
     /// Reads a table that stands under no name, in the order of some of its columns.
@@ -197,6 +207,20 @@ impl Session {
     }
 }
 
+/// A statement that is ready to run.
+pub(super) enum Planned {
+    /// What `SHOW TABLES` gives, which is no plan.
+    Listing(QueryResult),
+    Query(Box<SessionState>, Box<LogicalPlan>),
+}
+
+/// Starts a plan.
+pub(super) async fn execute(state: SessionState, plan: LogicalPlan) -> Result<QueryResult> {
+    let frame = SessionContext::new_with_state(state).execute_logical_plan(plan).await.map_err(failure_of)?;
+    let stream = frame.execute_stream().await.map_err(failure_of)?;
+    Ok(QueryResult { schema: stream.schema(), batches: stream.map(|batch| batch.map_err(failure_of)).boxed() })
+}
+
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("tables", &self.tables).field("store", &self.store).finish_non_exhaustive()
@@ -263,7 +287,7 @@ fn first_words(statement: &str) -> String {
 }
 
 fn only_reads(what: &str) -> Failure {
-    Failure::usage(format!("{what} is not possible here: the archive is only read"))
+    Failure::usage(format!("{what} is not possible here: {ONLY_READ}"))
         .remedy("ask with SELECT, WITH, VALUES, EXPLAIN, SHOW or DESCRIBE; restore and export write elsewhere")
 }
 

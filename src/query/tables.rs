@@ -54,6 +54,11 @@ pub trait Tables: Send + Sync + fmt::Debug {
 
     /// What is made of a table's history; `None` where there never was such a table.
     async fn derive(&self, what: &Derived) -> Result<Option<Arc<dyn TableProvider>>>;
+
+    /// What a query gets of a table: the table itself, or less of it.
+    fn guard(&self, table: Arc<dyn TableProvider>) -> Arc<dyn TableProvider> {
+        table
+    }
 }
 
 /// A table's columns and the complete list of its files.

@@ -186,8 +186,10 @@ async fn keys(client: &Client, oid: u32) -> Result<Vec<Vec<KeyColumn>>> {
 }
 
 async fn triggers(client: &Client, oid: u32) -> Result<Vec<Trigger>> {
-    let sql = "SELECT tgname, tgenabled = 'A' FROM pg_trigger
-               WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname";
+    // What captures context harms no row, and a restore's own is worth knowing.
+    let sql = "SELECT tgname, tgenabled = 'A' FROM pg_trigger JOIN pg_proc f ON f.oid = tgfoid
+               WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+                 AND f.proname <> 'afterimage_context' ORDER BY tgname";
     let rows = client.query(sql, &[&oid]).await?;
     Ok(rows.iter().map(|row| Trigger { name: row.get(0), always: row.get(1) }).collect())
 }

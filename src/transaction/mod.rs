@@ -4,6 +4,7 @@
 //! to its table as soon as it arrives, and becomes visible only when the archive's watermark passes the transaction's end.
 //! One that is sent while it runs is kept as [`InProgress`] until it has committed, and then comes like any other.
 
+mod context;
 mod definition;
 mod in_progress;
 mod watched;
@@ -27,8 +28,10 @@ pub use definition::{
     Cover, DDL_PREFIX, DdlMessage, Definition, END_PREFIX, OBSERVED, ROW_PREFIX, RelationNow, Rows, told_row,
 };
 
-/// Prefix of logical messages that say who and why.
+/// Prefix of logical messages in which applications say who and why.
 pub const CONTEXT_PREFIX: &str = "afterimage";
+/// Prefix of the logical message in which the source's trigger says who wrote and with which statement.
+pub const STATEMENT_PREFIX: &str = "afterimage.statement";
 /// Prefix of the logical message that makes a mark.
 pub const MARK_PREFIX: &str = "afterimage.mark";
 /// Prefix of the logical message that reports a restore.
@@ -173,7 +176,8 @@ impl OpenTransaction {
         };
         let time = time_of(self.time);
         match prefix {
-            CONTEXT_PREFIX => self.context.push(json()),
+            CONTEXT_PREFIX => self.context.push(context::claimed(json())),
+            STATEMENT_PREFIX => self.context.push(context::noted(json())),
             MARK_PREFIX => {
                 let mark = json();
                 let text = |key: &str| mark.get(key).and_then(Json::as_str).map(str::to_owned);

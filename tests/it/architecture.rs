@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 4] = [
     &["failure", "model", "clock", "invariant"],
     &["postgres", "pgoutput", "copy_format", "columnar", "transaction", "archive", "scratch"],
     &["capture", "history", "maintenance", "restore", "query", "guard"],
-    &["config", "telemetry", "http", "cli"],
+    &["config", "telemetry", "http", "serve", "cli"],
 ];
 
 /// Neighbours that must not know each other: user, used, why.

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod cli;
+mod context;
 mod definitions;
 mod demo;
 mod dependencies;
@@ -19,6 +20,7 @@ mod readers;
 mod regress;
 mod scenarios;
 mod scratch;
+mod serve;
 mod slots;
 mod stores;
 mod support;

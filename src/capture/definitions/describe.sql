@@ -102,7 +102,9 @@ SELECT jsonb_strip_nulls(jsonb_build_object(
       SELECT jsonb_agg(jsonb_build_object(
                'name', g.tgname, 'definition', pg_get_triggerdef(g.oid), 'enabled', g.tgenabled,
                'comment', obj_description(g.oid, 'pg_trigger')) ORDER BY g.tgname)
-      FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal),
+      FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid
+      -- What captures context is ours and no part of the application.
+      WHERE g.tgrelid = c.oid AND NOT g.tgisinternal AND f.proname <> 'afterimage_context'),
   'rules', (
       SELECT jsonb_agg(jsonb_build_object(
                'name', r.rulename, 'definition', pg_get_ruledef(r.oid), 'enabled', r.ev_enabled) ORDER BY r.rulename)

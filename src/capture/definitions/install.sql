@@ -155,6 +155,14 @@ DECLARE
   told text;
   definition jsonb;
 BEGIN
+  -- Where context is captured, new tables get its trigger.
+  IF created AND to_regprocedure(format('%I.watch(oid)', {name})) IS NOT NULL THEN
+    BEGIN
+      PERFORM {schema}.watch(relation);
+    EXCEPTION WHEN OTHERS THEN
+      RAISE WARNING 'afterimage could not capture the context of %: %', relation::regclass, SQLERRM;
+    END;
+  END IF;
   cover := {schema}.protect(relation);
   definition := {schema}.describe(relation);
   IF definition ->> 'kind' <> 'r' OR definition ->> 'persistence' <> 'p' THEN
@@ -245,6 +253,9 @@ DECLARE
   relation oid;
   one jsonb;
   problem text;
+  -- What the client sent at once, all of it; not where that may have a password in it.
+  statement text := CASE WHEN current_query() !~* '(password|passwd|secret|user\s+mapping|subscription)'
+                    THEN left(current_query(), 20000) END;
 BEGIN
   FOREACH relation IN ARRAY COALESCE(relations, '{}') LOOP
     -- One that another session drops just now must not hide the others.
@@ -260,11 +271,14 @@ BEGIN
   IF found = '[]' AND others = '[]' AND dropped = '[]' AND problem IS NULL THEN
     RETURN;
   END IF;
+  -- Where context is captured, it is of this statement too, and what must not leave the source does not here either.
+  IF to_regprocedure(format('%I.note()', {name})) IS NOT NULL THEN
+    statement := {schema}.redacted(statement, current_setting('standard_conforming_strings'));
+    PERFORM {schema}.note();
+  END IF;
   PERFORM {schema}.tell('afterimage.ddl', jsonb_strip_nulls(jsonb_build_object(
     'publication', {name}, 'tag', tag,
-    -- What the client sent at once, all of it; not where that may have a password in it.
-    'statement', CASE WHEN current_query() !~* '(password|passwd|secret|user\s+mapping|subscription)'
-                 THEN left(current_query(), 20000) END,
+    'statement', statement,
     'user', session_user, 'role', NULLIF(current_setting('role'), 'none'),
     'application', NULLIF(current_setting('application_name'), ''), 'client', host(inet_client_addr()),
     'failed', problem, 'relations', found, 'objects', NULLIF(others, '[]'), 'dropped', NULLIF(dropped, '[]')))::text);

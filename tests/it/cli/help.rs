@@ -3,8 +3,10 @@
 use super::{PATIENCE, assert_has, misuse};
 use crate::support::{Directory, Program};
 
-const COMMANDS: [&str; 12] =
-    ["init", "run", "status", "log", "mark", "export", "query", "restore", "demo", "guard", "check", "gate"];
+const COMMANDS: [&str; 17] = [
+    "init", "run", "status", "log", "show", "history", "diff", "blame", "mark", "export", "query", "serve", "restore",
+    "demo", "guard", "check", "gate",
+];
 
 fn ask(arguments: &[&str]) -> String {
     Program::afterimage(arguments.iter().copied()).run(PATIENCE).expect(0).stdout

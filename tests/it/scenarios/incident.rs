@@ -14,8 +14,9 @@ async fn one_page_says_what_was_hit_what_depends_on_it_and_the_command_that_work
         let scene = Scene::begin(release, SHOP).await;
         let before = scene.rows("SELECT * FROM users").await;
         let said = r#"{"user": "clerk", "statement": "DELETE FROM tenants"}"#;
-        let sql =
-            format!("SELECT pg_logical_emit_message(true, 'afterimage', '{said}'); DELETE FROM tenants WHERE id < 3");
+        let sql = format!(
+            "SELECT pg_logical_emit_message(true, 'afterimage.statement', '{said}'); DELETE FROM tenants WHERE id < 3"
+        );
         let incident = scene.transaction(&sql).await;
         let later = scene.transaction("INSERT INTO users VALUES (1, 3, 'somebody else')").await;
         let rule = scene.transaction("ALTER TABLE users ADD CONSTRAINT no_four CHECK (email <> 'user 4')").await;

@@ -1,4 +1,4 @@
-//! Foreign readers of the archive: the Python environment that `tests/install test` makes.
+//! Foreign readers and drivers: the Python environment, with a Node in it, that `tests/install test` makes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,13 +6,25 @@ use std::time::Duration;
 
 use super::{Program, target_directory};
 
-/// Runs a script (deltalake, duckdb, pyarrow and pytz are there) and gives what it printed.
+/// Runs a script (deltalake, duckdb, psycopg, pyarrow, pytz and sqlalchemy are there) and gives what it printed.
 ///
 /// # Panics
 /// Where the script fails, with its traceback, or takes more than two minutes.
 #[track_caller]
 pub(crate) fn python<'a>(script: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> String {
     let program = Program::new(&executable("python")).arguments(["-c", script]).arguments(arguments);
+    program.run(Duration::from_secs(120)).expect(0).stdout
+}
+
+/// Runs a script of Node (the package `pg` is there) and gives what it printed.
+///
+/// # Panics
+/// Where the script fails, with its complaint, or takes more than two minutes.
+#[track_caller]
+pub(crate) fn node<'a>(script: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> String {
+    let program = Program::new(&executable("node")).arguments(["-e", script]).arguments(arguments);
+    // Scripts of the command line look for packages below the working directory.
+    let program = program.working_directory(&target_directory().join("python"));
     program.run(Duration::from_secs(120)).expect(0).stdout
 }
 
