@@ -33,6 +33,8 @@ const MOST_MEMORY: usize = 32 << 20;
 const SHOWN_ROWS: usize = 1000;
 /// How often what waits is looked at though nothing comes.
 const LOOKS: Duration = Duration::from_millis(250);
+/// How long the first rows of a transaction may take to come after its counts.
+const ROWS_ARRIVE: Duration = Duration::from_millis(200);
 /// How long after one attempt a transaction is told to stop again.
 const STOP_AGAIN: Duration = Duration::from_millis(250);
 
@@ -63,6 +65,14 @@ struct Flight {
     gone: KeySet,
     fired: HashSet<String>,
     stopping: Option<(Rule, AlertRecord, Instant)>,
+}
+
+impl Flight {
+    /// Whether it has been seen just now, and none of its rows yet.
+    fn awaits_rows(&self) -> bool {
+        let none = self.looked_at == 0 && self.unjudged.is_empty();
+        none && self.reader.tables.values().all(|rows| rows.len() == 0) && self.seen.elapsed() < ROWS_ARRIVE
+    }
 }
 
 impl Flights {
@@ -104,10 +114,11 @@ impl Flights {
             }
             let now = Running::clone(&running.borrow_and_update());
             self.note(&now);
-            self.judge_counts().await;
+            self.judge_counts(|action| action != Action::Alert).await;
             for glimpse in batch {
                 self.glimpse(glimpse).await;
             }
+            self.judge_counts(|_| true).await;
             self.judge_rows(idle).await;
             self.stop_again().await;
         }
@@ -131,12 +142,17 @@ impl Flights {
         }
     }
 
-    /// Raises what counts alone tell.
-    async fn judge_counts(&mut self) {
+    /// Raises what counts alone tell, by rules whose action is among these. An alarm that stops nothing waits a moment for
+    /// the first rows, which are on their way: they say whom it concerns.
+    async fn judge_counts(&mut self, among: impl Fn(Action) -> bool) {
         let settings = Arc::clone(&self.settings.borrow());
         let xids: Vec<Xid> = self.flights.keys().copied().collect();
         for xid in xids {
-            for rule in settings.rules.iter().filter(|rule| !rule.needs_rows()) {
+            for rule in settings.rules.iter().filter(|rule| !rule.needs_rows() && among(rule.action)) {
+                let awaited = self.flights.get(&xid).is_some_and(Flight::awaits_rows);
+                if awaited && rule.action == Action::Alert {
+                    continue;
+                }
                 let Some(met) = self.counted(xid, rule).await else { continue };
                 self.fire(xid, rule, met, None).await;
             }

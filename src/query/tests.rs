@@ -431,7 +431,7 @@ async fn an_unknown_name_is_answered_with_the_nearest() {
     }
     let described = asked.refused("DESCRIBE changes.ordres").await;
     assert_eq!(described.cause(), "there is no table changes.ordres in the archive");
-    let far = asked.refused("SELECT * FROM log.zebra").await;
+    let far = asked.refused("SELECT * FROM afterimage.zebra").await;
     assert_eq!(far.remedy_text(), Some("SHOW TABLES lists what there is"));
 }
 
