@@ -15,7 +15,7 @@ use crate::postgres::Source;
 use crate::transaction::{Glimpse, Running};
 
 /// Pieces of transactions in progress that may wait for the guard.
-const QUEUED_GLIMPSES: usize = 64;
+const QUEUED_GLIMPSES: usize = 512;
 
 /// How often the configuration file is looked at.
 const LOOKS: Duration = Duration::from_secs(1);

@@ -229,7 +229,7 @@ async fn a_query_that_is_wrong() {
     assert_has(&wrong("SELEC 1").remedy, &["PostgreSQL"]);
     assert_has(&wrong("SELECT * FROM changes.tt").cause, &["there is no table changes.tt"]);
     assert_has(&wrong("SELECT * FROM changes.tt").remedy, &["did you mean", "changes.t"]);
-    assert_has(&wrong("SELECT * FROM tt").remedy, &["did you mean t "]);
+    assert_has(&wrong("SELECT * FROM tt").remedy, &["did you mean t?"]);
     assert_has(&wrong("SELECT nmae FROM changes.t").cause, &["nmae"]);
     assert_has(&wrong("DELETE FROM changes.t").cause, &["only read"]);
     assert_has(&wrong("SELECT 1; SELECT 2").remedy, &["one at a time"]);

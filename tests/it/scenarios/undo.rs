@@ -162,7 +162,7 @@ async fn a_cleanup_job_that_ran_again_is_named_with_what_to_do_about_it() {
         let scene = Scene::begin(release, SHOP).await;
         let job = |rows: &str| {
             let said = r#"{"statement": "DELETE FROM customers WHERE unused"}"#;
-            format!("SELECT pg_logical_emit_message(true, 'afterimage', '{said}'); DELETE FROM customers WHERE {rows}")
+            format!("SELECT pg_logical_emit_message(true, 'afterimage.statement', '{said}'); DELETE FROM customers WHERE {rows}")
         };
         let first = scene.transaction(&job("id < 3")).await;
         let alone = scene.restore(&["--undo", &first]).expect(0).stdout;
