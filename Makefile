@@ -8,9 +8,6 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 20
 ROUNDS ?= 200
 
-# Of our own crate only: what the profile says of dependencies stays, so they are not compiled again.
-OPTIMISED := CARGO_PROFILE_DEV_OPT_LEVEL=3 CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false
-
 # How long each fuzz target runs.
 SECONDS ?= 60
 
@@ -37,7 +34,7 @@ test: ## Everything that CI runs, against real servers
 
 bench: ## Measure against PostgreSQL's own programs; one part: make bench ONLY=capture
 	@tests/install demo
-	$(OPTIMISED) cargo bench --locked --profile dev --bench speed -- $(ONLY)
+	cargo bench --locked --bench speed -- $(ONLY)
 
 soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=1000
 	@tests/install test
