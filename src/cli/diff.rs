@@ -9,11 +9,9 @@ use serde_json::json;
 
 use super::context::{Context, parse_pattern, parse_point, require_table};
 use super::output::is_closed;
-use super::pager::Pager;
 use super::progress::say;
 use super::session::{Asking, MEMORY_BYTES};
-use super::show::SHORT_VALUE;
-use super::telling::{Style, chronicle, json_change, tell, write_change};
+use super::telling::{TellingArgs, chronicle, json_change, tell, write_change};
 use crate::failure::{Failure, Result};
 use crate::history::Account;
 use crate::model::{OperationCounts, Point, TableName, TablePattern};
@@ -32,12 +30,8 @@ pub(super) struct DiffArgs {
     /// Only how many rows of each table differ
     #[arg(long)]
     stat: bool,
-    /// Show long values whole
-    #[arg(long)]
-    full: bool,
-    /// Print without a pager
-    #[arg(long)]
-    no_pager: bool,
+    #[command(flatten)]
+    telling: TellingArgs,
 }
 
 pub(super) async fn run(context: &Context, args: DiffArgs) -> Result<()> {
@@ -61,8 +55,7 @@ pub(super) async fn run(context: &Context, args: DiffArgs) -> Result<()> {
     let touched: BTreeSet<&TableName> =
         within.flat_map(|transaction| transaction.tables.keys()).filter(wanted).collect();
     let asking = Asking::new(context, &archive, None, MEMORY_BYTES).await?;
-    let mut out = Pager::start(!args.no_pager && !context.json);
-    let style = Style { most: (!args.full).then_some(SHORT_VALUE) };
+    let (mut out, style) = (args.telling.pager(context), args.telling.style());
     let mut any = false;
     for name in touched {
         let chronicle = chronicle(&asking, name, from, to).await?;

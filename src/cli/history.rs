@@ -7,10 +7,9 @@ use serde_json::{Value as Json, json};
 
 use super::context::{Context, parse_pattern, parse_point, single_table};
 use super::output::is_closed;
-use super::pager::Pager;
+use super::said::{Said, one_line};
 use super::session::{Asking, MEMORY_BYTES};
-use super::show::{SHORT_VALUE, said};
-use super::telling::{Style, Told, chronicle, json_change, tell, write_change, written_key};
+use super::telling::{TellingArgs, Told, chronicle, json_change, tell, write_change, written_key};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::{Account, shown_time};
@@ -30,12 +29,8 @@ pub(super) struct HistoryArgs {
     /// Only changes up to this point
     #[arg(long, value_name = "POINT", value_parser = parse_point)]
     to: Option<Point>,
-    /// Show long values whole
-    #[arg(long)]
-    full: bool,
-    /// Print without a pager
-    #[arg(long)]
-    no_pager: bool,
+    #[command(flatten)]
+    telling: TellingArgs,
 }
 
 /// A row's past, oldest first, and what its rows look like.
@@ -76,8 +71,7 @@ pub(super) async fn run(context: &Context, args: HistoryArgs) -> Result<()> {
     if past.told.is_empty() {
         return Err(untouched(&args, &past.relation));
     }
-    let mut out = Pager::start(!args.no_pager && !context.json);
-    let style = Style { most: (!args.full).then_some(SHORT_VALUE) };
+    let (mut out, style) = (args.telling.pager(context), args.telling.style());
     let transactions = transactions(&archive).await?;
     for told in past.told.iter().rev() {
         if context.json {
@@ -113,10 +107,7 @@ async fn transactions(archive: &Archive) -> Result<impl Fn(Lsn) -> Option<Transa
 
 /// Who did it, as far as the transaction says.
 fn who(transaction: Transaction) -> String {
-    let lines = said(&transaction);
-    let of = |wanted: &str| lines.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    let parts: Vec<&str> = [of("user"), of("application")].into_iter().flatten().collect();
-    if parts.is_empty() { String::new() } else { format!("  by {}", parts.join(", ")) }
+    Said::of(&transaction).who().map_or_else(String::new, |who| format!("  by {}", one_line(&who, 60)))
 }
 
 /// Which transaction gave each column its value.
@@ -139,7 +130,7 @@ pub(super) async fn blame(context: &Context, args: HistoryArgs) -> Result<()> {
         })
     };
     let mut lines: Vec<[String; 5]> = Vec::new();
-    let mut out = Pager::start(!args.no_pager && !context.json);
+    let mut out = args.telling.pager(context);
     for (at, column) in past.columns.iter().enumerate() {
         let set = setter(at);
         let value = row.field(at).map(|field| String::from_utf8_lossy(field).into_owned());
@@ -154,11 +145,8 @@ pub(super) async fn blame(context: &Context, args: HistoryArgs) -> Result<()> {
             }
             continue;
         }
-        let value = value.map_or_else(|| "NULL".to_owned(), |value| super::show::one_line(&value));
-        let value = match args.full {
-            true => value,
-            false => value.chars().take(SHORT_VALUE / 3).collect(),
-        };
+        let most = args.telling.style().most.map_or(usize::MAX, |most| most / 3);
+        let value = value.map_or_else(|| "NULL".to_owned(), |value| one_line(&value, most));
         lines.push(match set {
             Some(told) => [
                 told.lsn.to_string(),

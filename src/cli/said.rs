@@ -21,6 +21,24 @@ impl Said {
         self.0.iter().find(|part| part["user"].is_string())
     }
 
+    /// Every name and value that was said, each pair once; a value that is no text as compact JSON.
+    pub(super) fn lines(&self) -> Vec<(&str, String)> {
+        let mut lines: Vec<(&str, String)> = Vec::new();
+        let objects = self.0.iter().filter_map(Json::as_object).flatten();
+        let bare = self.0.iter().filter(|part| !part.is_object()).map(|part| ("said", part));
+        for (name, value) in objects.map(|(name, value)| (name.as_str(), value)).chain(bare) {
+            let value = match value {
+                Json::Null => continue,
+                Json::String(text) => one_line(text, usize::MAX),
+                other => one_line(&other.to_string(), usize::MAX),
+            };
+            if !lines.contains(&(name, value.clone())) {
+                lines.push((name, value));
+            }
+        }
+        lines
+    }
+
     /// What the database knows of the session: `app as owner from 10.0.0.7`.
     pub(super) fn who(&self) -> Option<String> {
         let part = self.noted()?;

@@ -4,14 +4,13 @@ use std::io::Write as _;
 use std::ops::ControlFlow;
 
 use clap::Args;
-use serde_json::{Value as Json, json};
 
 use super::context::{Context, parse_pattern, require_table};
 use super::log::shown_counts;
 use super::output::is_closed;
-use super::pager::Pager;
+use super::said::{Said, one_line};
 use super::session::{Asking, MEMORY_BYTES};
-use super::telling::{Style, chronicle, json_change, tell, write_change};
+use super::telling::{TellingArgs, chronicle, json_change, tell, write_change};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::{Account, shown_time};
@@ -28,16 +27,9 @@ pub(super) struct ShowArgs {
     /// Only the counts of each table, without the rows
     #[arg(long)]
     stat: bool,
-    /// Show long values whole
-    #[arg(long)]
-    full: bool,
-    /// Print without a pager
-    #[arg(long)]
-    no_pager: bool,
+    #[command(flatten)]
+    telling: TellingArgs,
 }
-
-/// Characters of a value that are shown where it is cut.
-pub(super) const SHORT_VALUE: usize = 120;
 
 pub(super) async fn run(context: &Context, args: ShowArgs) -> Result<()> {
     let archive = context.archive().await?;
@@ -50,8 +42,7 @@ pub(super) async fn run(context: &Context, args: ShowArgs) -> Result<()> {
     let ddl: Vec<DdlRecord> =
         archive.ddl(watermark).await?.into_iter().filter(|record| record.position.lsn == lsn).collect();
     let asking = Asking::new(context, &archive, None, MEMORY_BYTES).await?;
-    let mut out = Pager::start(!args.no_pager && !context.json);
-    let style = Style { most: (!args.full).then_some(SHORT_VALUE) };
+    let (mut out, style) = (args.telling.pager(context), args.telling.style());
     if !context.json && is_closed(out.write_all(header(&transaction, &ddl).as_bytes()))? {
         return Ok(());
     }
@@ -97,7 +88,7 @@ fn header(transaction: &Transaction, ddl: &[DdlRecord]) -> String {
     let commit = &transaction.commit;
     let mut text = format!("\x1b[33mtransaction {}  xid {}\x1b[0m\n", commit.lsn, commit.xid);
     text.push_str(&format!("Date:   {}\n", shown_time(commit.time)));
-    for (name, value) in said(transaction) {
+    for (name, value) in Said::of(transaction).lines() {
         text.push_str(&format!("{:<8}{value}\n", format!("{name}:")));
     }
     for (name, counts) in &transaction.tables {
@@ -105,42 +96,7 @@ fn header(transaction: &Transaction, ddl: &[DdlRecord]) -> String {
     }
     for record in ddl {
         let statement = record.statement.as_deref().unwrap_or(&record.tag);
-        text.push_str(&format!("    {}\n", one_line(statement)));
+        text.push_str(&format!("    {}\n", one_line(statement, usize::MAX)));
     }
     text
-}
-
-/// What the transaction said of itself, as lines.
-pub(super) fn said(transaction: &Transaction) -> Vec<(String, String)> {
-    let context = transaction.context.as_deref().and_then(|text| serde_json::from_str::<Json>(text).ok());
-    let parts = match context {
-        Some(Json::Array(parts)) => parts,
-        Some(part) => vec![part],
-        None => Vec::new(),
-    };
-    let mut lines: Vec<(String, String)> = Vec::new();
-    for part in parts {
-        let object = match part {
-            Json::Object(object) => object,
-            other => json!({ "said": other }).as_object().cloned().unwrap_or_default(),
-        };
-        for (name, value) in object {
-            let value = match value {
-                Json::String(text) => text,
-                Json::Null => continue,
-                other => other.to_string(),
-            };
-            let line = (name, one_line(&value));
-            if !lines.contains(&line) {
-                lines.push(line);
-            }
-        }
-    }
-    lines
-}
-
-/// Texts come from others, so control characters must not reach the terminal.
-pub(super) fn one_line(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    text.chars().map(|c| if c.is_control() { '\u{b7}' } else { c }).collect()
 }

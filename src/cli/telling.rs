@@ -6,10 +6,13 @@ use std::ops::ControlFlow;
 use arrow::array::{Array as _, AsArray as _, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
+use clap::Args;
 use futures::StreamExt as _;
 use serde_json::{Map, Value as Json, json};
 
+use super::context::Context;
 use super::output::is_closed;
+use super::pager::Pager;
 use super::session::Asking;
 use crate::columnar::{RowReader, RowText};
 use crate::failure::{Failure, Result};
@@ -95,6 +98,31 @@ pub(super) fn written_key(chronicle: &Chronicle, values: &[String]) -> Result<Ke
     let key = key_of_fields(values.iter().map(|value| Some(value.as_bytes())));
     Ok(KeySet::from([key.into()]))
 }
+
+/// How changes are shown.
+#[derive(Debug, Clone, Args)]
+pub(super) struct TellingArgs {
+    /// Show long values whole
+    #[arg(long)]
+    full: bool,
+    /// Print without a pager
+    #[arg(long)]
+    no_pager: bool,
+}
+
+impl TellingArgs {
+    pub(super) fn style(&self) -> Style {
+        Style { most: (!self.full).then_some(SHORT_VALUE) }
+    }
+
+    /// Where the changes go: JSON is for programs, which turn no pages.
+    pub(super) fn pager(&self, context: &Context) -> Pager {
+        Pager::start(!self.no_pager && !context.json)
+    }
+}
+
+/// Characters of a value that are shown where it is cut.
+const SHORT_VALUE: usize = 120;
 
 /// How rows are printed for people.
 #[derive(Debug, Clone, Copy)]
