@@ -3,6 +3,7 @@
 use arrow::array::{Array as _, ArrayRef, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::take;
 
+use super::changes::exact_field;
 use super::rows::old_rows;
 use super::{ColumnBuilder, ExactBuilder, RowReader, Storage, Wanted};
 use crate::failure::{Failure, Result};
@@ -47,13 +48,12 @@ fn columns(
 }
 
 /// The texts of values that their columns cannot hold, by the stored names of `targets`.
-pub fn conform_exact(
-    reader: &RowReader<'_>,
-    targets: &[Column],
-    rows: impl Iterator<Item = usize>,
-) -> Result<ArrayRef> {
+pub fn conform_exact(reader: &RowReader<'_>, targets: &[Column], rows: usize) -> Result<ArrayRef> {
+    if !reader.has_exact() {
+        return Ok(new_null_array(exact_field().data_type(), rows));
+    }
     let mut exact = ExactBuilder::new();
-    for row in rows {
+    for row in 0..rows {
         for (at, target) in targets.iter().enumerate() {
             if let Some(text) = reader.exact(at, row) {
                 exact.keep(&target.stored, text);

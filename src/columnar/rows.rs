@@ -51,6 +51,11 @@ impl<'a> RowReader<'a> {
         RowReader::build(&wanted, rows.column_by_name(names::EXACT), |stored| rows.column_by_name(stored))
     }
 
+    /// Whether the batch holds any text of [`RowReader::exact`].
+    pub fn has_exact(&self) -> bool {
+        self.exact.is_some()
+    }
+
     /// PostgreSQL's text of a value that its column cannot hold.
     pub fn exact(&self, column: usize, row: usize) -> Option<&'a [u8]> {
         match self.columns.get(column)? {
@@ -75,7 +80,8 @@ impl<'a> RowReader<'a> {
         };
         let columns = columns.iter().map(reader).collect::<Result<Vec<_>>>()?;
         let exact = exact.map(|map| map.as_map_opt().ok_or_else(|| Failure::failed("the column _exact is not a map")));
-        Ok(RowReader { columns, exact: exact.transpose()? })
+        let exact = exact.transpose()?.filter(|map| !map.keys().is_empty());
+        Ok(RowReader { columns, exact })
     }
 
     /// Appends the text of a column in a row; false where it is NULL.

@@ -13,7 +13,7 @@ use super::rule::{Rule, Watched};
 use crate::archive::Archive;
 use crate::columnar::RowText;
 use crate::failure::{Failure, Result};
-use crate::history::{Key, KeySet, TableAt, json_row};
+use crate::history::{Key, KeySet, TableAt, json_row, places_in, rearrange};
 use crate::model::{Lsn, Operation, RelationVersion, TableName};
 
 /// Rows that are looked at of one transaction, at most: what is beyond is in the archive.
@@ -130,7 +130,7 @@ impl Judge {
         if !keys.is_empty()
             && let Some(state) = TableAt::find(&self.archive, &relation.name, cut).await?
         {
-            let places = places(&state, relation);
+            let places = places_in(&relation.columns, state.relation());
             let mut sink = |row: &RowText| {
                 known.insert(state.key_of(row).into(), arranged(row, &places));
                 Ok(())
@@ -178,7 +178,7 @@ impl Judge {
         }
         let mut remaining: Vec<RowText> = Vec::new();
         if let Some(state) = TableAt::find(&self.archive, &relation.name, left.cut).await? {
-            let places = places(&state, relation);
+            let places = places_in(&relation.columns, state.relation());
             let mut keep = |row: &RowText| {
                 if !left.without.contains(state.key_of(row).as_slice()) {
                     let row = arranged(row, &places);
@@ -224,17 +224,9 @@ fn matching(compiled: &Compiled, relation: &RelationVersion, rows: Vec<ChangedRo
     Ok(found)
 }
 
-/// Where the columns of a relation version are in the rows of a state, which may be of another version.
-fn places(state: &TableAt, relation: &RelationVersion) -> Vec<Option<usize>> {
-    relation.columns.iter().map(|column| state.relation().position_of(column)).collect()
-}
-
-fn arranged(row: &RowText, places: &[Option<usize>]) -> RowText {
+fn arranged(row: &RowText, places: &[(Option<usize>, Option<&str>)]) -> RowText {
     let mut text = RowText::default();
-    for place in places {
-        let value = place.and_then(|at| row.field(at));
-        text.push_with(|out| value.map(|value| out.extend_from_slice(value)).is_some());
-    }
+    rearrange(row, places, &mut text);
     text
 }
 

@@ -19,7 +19,7 @@ use futures::TryStreamExt as _;
 
 use super::changes::{ChangeBatch, FilePart, Key, KeySet, Range, Select, key_bounds, wanted_in};
 use super::overlay::{is_before, names_of};
-use super::table_at::{TableAt, identity_kind, key_of_fields, rearrange};
+use super::table_at::{TableAt, identity_kind, key_of_fields, places_in, rearrange};
 use crate::archive::Archive;
 use crate::columnar::{
     ImageBuilder, RowReader, RowText, Storage, Wanted, conform, conform_exact, conform_old, exact_field, names,
@@ -27,7 +27,7 @@ use crate::columnar::{
 };
 use crate::failure::{Failure, Result};
 use crate::model::{
-    Column, Commit, Identity, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
+    Column, Commit, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
 };
 
 /// The life that an event belongs to.
@@ -389,11 +389,13 @@ impl Chronicle {
                     continue;
                 }
                 let life = |key: Option<&[u8]>| lives.at(key.unwrap_or_default(), position, segment.unique);
-                if segment.unique && operation != Operation::Truncate && !lives.wants(&life(old.or(new))) {
-                    continue;
-                }
                 match (segment.unique, telling) {
-                    (true, _) => chosen.add(row, EventKind::Change, life(old.or(new))),
+                    (true, _) => {
+                        let life = life(old.or(new));
+                        if operation == Operation::Truncate || lives.wants(&life) {
+                            chosen.add(row, EventKind::Change, life);
+                        }
+                    }
                     (false, Telling::Changes) => chosen.add(row, EventKind::Whole, life(None)),
                     (false, Telling::Lives) => {
                         let ends = matches!(operation, Operation::Update | Operation::Delete);
@@ -476,7 +478,7 @@ impl Chronicle {
         count: usize,
         nulls: Option<NullBuffer>,
     ) -> Result<ArrayRef> {
-        values.push(conform_exact(reader, &self.columns, 0..count)?);
+        values.push(conform_exact(reader, &self.columns, count)?);
         let rows = StructArray::try_new(self.row_fields(), values, nulls).map_err(arrow_failure)?;
         Ok(Arc::new(rows))
     }
@@ -550,13 +552,8 @@ impl Lives {
     }
 }
 
-/// Where columns are in the rows of another version, and what they show where they are not.
-fn places_in<'c>(columns: &'c [Column], relation: &RelationVersion) -> Vec<(Option<usize>, Option<&'c str>)> {
-    columns.iter().map(|column| (relation.position_of(column), column.missing.as_deref())).collect()
-}
-
 fn is_unique(relation: &RelationVersion) -> bool {
-    matches!(relation.identity, Identity::Default | Identity::Index) && relation.columns.iter().any(|column| column.key)
+    relation.identity.is_unique() && relation.columns.iter().any(|column| column.key)
 }
 
 /// The columns by which rows are told apart: all of them where the source names none.

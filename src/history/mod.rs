@@ -28,5 +28,5 @@ pub use gathering::Gather;
 pub use lives::{Account, Lives, account_schema};
 pub use overlay::{TouchedKeys, Write, touched_keys, writes};
 pub use point::{Cut, Resolver, resolve, shown_time, source_position};
-pub use table_at::{TableAt, key_of_fields};
+pub use table_at::{TableAt, key_of_fields, places_in, rearrange};
 pub use typed::{TypedRows, row_schema};

@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 
 use super::changes::{Key, KeySet, Place, key_bounds, selection, stored_name, wanted_in};
 use super::overlay::{Only, Overlay, Source};
-use super::table_at::{Base, RowSink, TableAt, rearrange};
+use super::table_at::{Base, RowSink, TableAt, places_in, rearrange};
 use crate::archive::{DataFile, DataReader, Image};
 use crate::columnar::{RowReader, RowText, Wanted, names};
 use crate::failure::{Failure, Result};
@@ -71,7 +71,7 @@ impl TableAt {
         borrowed: &mut Borrowed,
         sink: &mut KeyedSink<'_>,
     ) -> Result<()> {
-        let places = self.places_in(state);
+        let places = places_in(&self.relation().columns, state.relation());
         let mut text = RowText::default();
         let mut give = |row: &RowText| {
             rearrange(row, &places, &mut text);

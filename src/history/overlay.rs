@@ -10,7 +10,7 @@ use super::latest::Latest;
 use crate::archive::{Archive, DataFile};
 use crate::failure::Result;
 use crate::model::{
-    Column, Identity, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
+    Column, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
 };
 
 /// Where the values that an update left out are.
@@ -193,7 +193,7 @@ pub async fn touched_keys(
     let mut touched = TouchedKeys::default();
     let within = records.iter().filter(|record| record.position >= from);
     touched.truncated = within.into_iter().any(|record| record.event != RelationEvent::Described);
-    if matches!(relation.identity, Identity::Default | Identity::Index) && !key.is_empty() {
+    if relation.identity.is_unique() && !key.is_empty() {
         let mut latest = Latest::read(&range, usize::MAX / 2, None).await?;
         touched.truncated |= latest.is_truncated();
         loop {

@@ -235,7 +235,7 @@ impl TableAt {
 
     /// Whether at any time at most one row stands under a key.
     fn has_unique_key(&self) -> bool {
-        matches!(self.relation.identity, Identity::Default | Identity::Index) && !self.key.is_empty()
+        self.relation.identity.is_unique() && !self.key.is_empty()
     }
 
     pub(super) fn range(&self) -> Range<'_> {
@@ -347,7 +347,7 @@ impl TableAt {
         only: Option<&Arc<KeySet>>,
         sink: &mut RowSink<'_>,
     ) -> Result<()> {
-        let places = self.places_in(state);
+        let places = places_in(&self.relation.columns, &state.relation);
         let mut text = RowText::default();
         let mut give = |row: &RowText| {
             rearrange(row, &places, &mut text);
@@ -356,12 +356,6 @@ impl TableAt {
             if wanted && known.touch(&key) == Some(false) { sink(&text) } else { Ok(()) }
         };
         Box::pin(state.for_each_row(None, &mut give)).await
-    }
-
-    /// Where the columns are in the rows of a state that stands in for an image.
-    pub(super) fn places_in<'a>(&'a self, state: &TableAt) -> Vec<(Option<usize>, Option<&'a str>)> {
-        let columns = self.relation.columns.iter();
-        columns.map(|column| (state.relation.position_of(column), column.missing.as_deref())).collect()
     }
 
     /// A leaf can have the columns in another order, and numbers of its own.
@@ -465,8 +459,13 @@ async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Res
     Ok(None)
 }
 
+/// Where columns are in the rows of another version, and what they show where they are not.
+pub fn places_in<'c>(columns: &'c [Column], relation: &RelationVersion) -> Vec<(Option<usize>, Option<&'c str>)> {
+    columns.iter().map(|column| (relation.position_of(column), column.missing.as_deref())).collect()
+}
+
 /// Replaces `text` by a row's fields in another order: each from its position, or the constant where it has none.
-pub(super) fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)], text: &mut RowText) {
+pub fn rearrange(row: &RowText, places: &[(Option<usize>, Option<&str>)], text: &mut RowText) {
     text.clear();
     for (position, constant) in places {
         let value = match position {

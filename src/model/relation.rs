@@ -58,6 +58,11 @@ pub enum Identity {
 }
 
 impl Identity {
+    /// Whether at most one row stands under the columns that it names.
+    pub fn is_unique(self) -> bool {
+        matches!(self, Identity::Default | Identity::Index)
+    }
+
     /// A replica identity by its letter in `pg_class.relreplident`.
     pub fn of_letter(letter: char) -> Identity {
         match letter {
