@@ -13,8 +13,8 @@
 //! A rate says as much of the machine as of the program, and machines are shared; a ratio to what PostgreSQL's own
 //! programs do with the same bytes, run by turns, says more. Every run is a process of its own and is measured from its
 //! start to its end, connecting included. With `AFTERIMAGE_BENCH_LARGE` set, ten million rows are restored, once, and no fewer.
-//! Words behind `--` choose parts: `make bench ONLY=capture`; the results are
-//! written to `benches/RESULTS.md` when all parts ran.
+//! Words behind `--` choose parts: `make bench ONLY=capture`; each part writes its
+//! section of `benches/RESULTS.md` when it is through.
 
 mod capture;
 mod copies;
@@ -71,12 +71,11 @@ fn run() -> Result<()> {
         return Err(format!("the parts are {}", PARTS.map(|(name, _)| name).join(", ")).into());
     }
     let lab = Lab::open()?;
-    let mut report = Report::begin(Machine::look(&lab)?);
-    for (_, measure) in &chosen {
+    let parts = PARTS.map(|(name, _)| name);
+    for (name, measure) in chosen {
+        let mut report = Report::begin(name, Machine::look(&lab)?);
         measure(&lab, &mut report)?;
-    }
-    if chosen.len() == PARTS.len() {
-        report.write()?;
+        report.write(&parts)?;
     }
     Ok(())
 }

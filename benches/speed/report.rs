@@ -1,4 +1,4 @@
-//! The results: a line as soon as there is one, and a page at the end.
+//! The results: a line as soon as there is one, and a section of the page when a part is through.
 
 use std::fs;
 use std::process::Command;
@@ -14,7 +14,7 @@ use super::process::Cost;
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/RESULTS.md");
 
 const INTRODUCTION: &str = "\
-Written by `make bench`; do not edit. Medians of three runs (of one where no range is given) by turns with a yardstick over
+Written by `make bench`, each section by its part, `make bench ONLY=capture`; do not edit. Medians of three runs (of one where no range is given) by turns with a yardstick over
 the same bytes, each a process of its own from start to end. A ratio is our rate through the yardstick's: above 1 we are the faster; in brackets the
 lowest and highest of the rounds. Processor time is that of our process in all its threads, memory the most it had
 resident. The rows have a primary key, a text, a jsonb and a timestamptz, 150 to 200 bytes as text; the source's fsync
@@ -62,24 +62,29 @@ fn revision() -> Result<String> {
 
 /// See the module's documentation.
 pub(crate) struct Report {
+    part: &'static str,
     machine: Machine,
     compared: Vec<[String; 8]>,
     alone: Vec<[String; 5]>,
     waits: Vec<[String; 4]>,
     freshness: Vec<[String; 4]>,
     harm: Vec<[String; 6]>,
+    sizes: Vec<[String; 5]>,
 }
 
 impl Report {
-    pub(crate) fn begin(machine: Machine) -> Report {
+    pub(crate) fn begin(part: &'static str, machine: Machine) -> Report {
+        println!("\n## {part}\n");
         machine.lines.iter().for_each(|line| println!("{line}"));
         Report {
+            part,
             machine,
             compared: Vec::new(),
             alone: Vec::new(),
             waits: Vec::new(),
             freshness: Vec::new(),
             harm: Vec::new(),
+            sizes: Vec::new(),
         }
     }
 
@@ -161,10 +166,33 @@ impl Report {
         }
     }
 
-    /// Writes the page.
-    pub(crate) fn write(&self) -> Result<()> {
-        let mut page = format!("# Results\n\n{INTRODUCTION}\n\n- command: `make bench`\n");
-        self.machine.lines.iter().for_each(|text| page.push_str(&format!("{text}\n")));
+    /// Notes how many bytes of the archive changes take, beside what they take in the log.
+    pub(crate) fn sizes(&mut self, title: &str, changes: u64, log: u64, archive: u64) {
+        let each = |bytes: u64| format!("{:.1}", bytes as f64 / changes as f64);
+        let share = format!("**{:.2}**", archive as f64 / log as f64);
+        let cells = [title.to_owned(), thousands(changes), each(log), each(archive), share];
+        println!("{}", line(&cells));
+        self.sizes.push(cells);
+    }
+
+    /// Writes the part's section of the page, in the order of `parts`, and leaves the others as they are.
+    pub(crate) fn write(&self, parts: &[&str]) -> Result<()> {
+        let page = fs::read_to_string(PAGE).unwrap_or_default();
+        let known = |part: &str| {
+            let section = |text: &&str| text.split_once('\n').is_some_and(|(head, _)| head == part);
+            page.split("\n## ").skip(1).find(section).map(|text| format!("\n## {}\n", text.trim_end()))
+        };
+        let sections = parts.iter().filter_map(|part| match *part == self.part {
+            true => Some(self.section()),
+            false => known(part),
+        });
+        fs::write(PAGE, format!("# Results\n\n{INTRODUCTION}\n{}", sections.collect::<String>()))?;
+        Ok(())
+    }
+
+    fn section(&self) -> String {
+        let mut text = format!("\n## {}\n\n", self.part);
+        self.machine.lines.iter().for_each(|line| text.push_str(&format!("{line}\n")));
         let compared = [
             "what",
             "yardstick",
@@ -175,19 +203,23 @@ impl Report {
             "our processor s per 1M rows",
             "peak MiB",
         ];
-        page.push_str(&table(&compared, &self.compared));
-        page.push_str(&table(&["what", "rows", "time", "rows/s", "peak MiB"], &self.alone));
-        page.push_str(&table(&["what", "shortest", "median", "longest"], &self.waits));
-        page.push_str(&table(&["freshness, from commit to durable", "transactions", "p50", "p99"], &self.freshness));
+        text.push_str(&table(&compared, &self.compared));
+        text.push_str(&table(&["what", "rows", "time", "rows/s", "peak MiB"], &self.alone));
+        text.push_str(&table(&["what", "shortest", "median", "longest"], &self.waits));
+        text.push_str(&table(&["freshness, from commit to durable", "transactions", "p50", "p99"], &self.freshness));
         let harm = ["load on the source", "what", "beside", "with the yardstick", "with ours", "ours through theirs"];
-        page.push_str(&table(&harm, &self.harm));
-        fs::write(PAGE, page)?;
-        println!("written to {PAGE}");
-        Ok(())
+        text.push_str(&table(&harm, &self.harm));
+        let sizes = ["bytes per change", "changes", "in the log (WAL)", "in the archive", "archive through log"];
+        text.push_str(&table(&sizes, &self.sizes));
+        text
     }
 }
 
+/// Nothing where there are no rows.
 fn table<const N: usize>(head: &[&str; N], rows: &[[String; N]]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
     let rule = ["---"; N].map(str::to_owned);
     let lines: Vec<String> = rows.iter().map(line).collect();
     format!("\n{}\n{}\n{}\n", line(&head.map(str::to_owned)), line(&rule), lines.join("\n"))
