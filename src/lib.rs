@@ -20,6 +20,7 @@ pub mod history;
 pub mod maintenance;
 pub mod query;
 pub mod restore;
+pub mod verification;
 // -- surfaces
 pub mod cli;
 pub mod config;

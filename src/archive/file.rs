@@ -11,6 +11,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
+use super::checksum;
 use super::delta::kernel_schema;
 use super::layout::TablePath;
 use super::store::{Store, blocking};
@@ -99,7 +100,7 @@ impl EncodedFile {
     pub async fn stage(&self, store: &Store, path: &TablePath) -> Result<StagedFile> {
         let EncodedFile { bytes, rows, statistics, image_lsn } = self;
         let partition = image_lsn.map(|lsn| format!("{}={lsn}/", names::IMAGE_LSN)).unwrap_or_default();
-        let name = format!("{}/{partition}{}.zstd.parquet", path.directory(), uuid::Uuid::new_v4());
+        let name = format!("{}/{partition}{}", path.directory(), checksum::name(bytes));
         store.put(&name, bytes.clone()).await?;
         Ok(StagedFile {
             path: name,

@@ -12,6 +12,7 @@
 //!   of two on one table, one changes nothing.
 
 mod archiver;
+mod checksum;
 mod commit;
 mod delta;
 mod durable_local;
@@ -34,6 +35,7 @@ pub(crate) mod faults;
 mod tests;
 
 pub use archiver::ArchiverState;
+pub use checksum::Fetched;
 pub use delta::DataFile;
 pub use file::{EncodedFile, FileContent, FileEncoder, StagedFile, stage};
 pub use identity::{ArchiveIdentity, FORMAT};

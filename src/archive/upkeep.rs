@@ -17,6 +17,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use object_store::ObjectMeta;
 use serde::Serialize;
 
+use super::checksum::DATA_FILE;
 use super::commit::{self, Remove};
 use super::delta::{Appended, DataFile, DeltaTable, Replacement};
 use super::file::StagedFile;
@@ -29,9 +30,6 @@ use crate::failure::{Failure, Result};
 const MAINTENANCE: &str = "afterimage.maintenance";
 /// That of the one before, which so can be found.
 const MAINTENANCE_BEFORE: &str = "afterimage.maintenance_before";
-
-/// How data files end; nothing else is ever deleted among them.
-const DATA_FILE: &str = ".zstd.parquet";
 
 /// By how much the clocks of two machines and a store may differ.
 const CLOCKS: TimeDelta = TimeDelta::minutes(10);

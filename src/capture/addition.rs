@@ -13,11 +13,10 @@ use super::base_image::{ImageCopy, ImageJob, ImageProgress, StagedImage, snapsho
 use super::catalog;
 use super::definitions;
 use super::run::sleep_or_stop;
-use super::throttle::Throttle;
 use crate::archive::Store;
 use crate::failure::{Failure, Result};
 use crate::model::Lsn;
-use crate::postgres::{MessageKind, ReplicationConnection, Source, emit_message};
+use crate::postgres::{MessageKind, ReplicationConnection, Source, Throttle, emit_message};
 use crate::transaction::IMAGE_PREFIX;
 
 /// A base image with its place.

@@ -9,12 +9,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::catalog::{self, SourceTable};
 use super::copy_ranges::{Range, Ranges, TableSize};
 use super::open_file::{BATCH_BYTES, OpenFile, joined};
-use super::throttle::Throttle;
 use crate::archive::{FileEncoder, StagedFile, Store, TablePath, log};
 use crate::columnar::{BinaryForm, ImageBuilder};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, Lsn, RelationVersion, quote_identifier, quote_literal};
-use crate::postgres::{CopyConnection, RAW_WHERE_UNKNOWN, Session, Source};
+use crate::postgres::{CopyConnection, RAW_WHERE_UNKNOWN, Session, Source, Throttle};
 
 /// How far copying has come; shared with whoever shows it.
 #[derive(Debug, Default)]

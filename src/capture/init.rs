@@ -19,12 +19,11 @@ use super::definitions;
 use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
 use super::source_check::{self, SourceFacts};
-use super::throttle::Throttle;
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, DurableLsn, FORMAT, Publication, Store};
 use crate::columnar::image_table_schema;
 use crate::failure::{Failure, Result};
 use crate::model::{DdlRecord, Lsn, Position, RelationRecord, quote_identifier, quote_literal};
-use crate::postgres::{ReplicationConnection, Source};
+use crate::postgres::{ReplicationConnection, Source, Throttle};
 use crate::transaction::Definition;
 
 /// How long a change to the source's tables waits for a lock before it gives up, so that queries

@@ -39,7 +39,6 @@ pub mod source_check;
 mod spool;
 mod synchronous;
 mod terms;
-mod throttle;
 
 pub use add::{Asked, add, begins_at, captures_ddl};
 pub use base_image::ImageProgress;

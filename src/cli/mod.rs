@@ -27,6 +27,7 @@ mod session;
 mod show;
 mod status;
 mod telling;
+mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -144,6 +145,8 @@ Examples:
     Gate(gate::GateArgs),
     /// Rules over what happens in the source: alerts, their acknowledgement, trials over history
     Guard(guard::GuardArgs),
+    /// Is the archive whole, and does it hold what the live tables hold? Exit code 3 if not
+    Verify(verify::VerifyArgs),
     /// Merge small files, write base images where they pay, delete what nobody reads any more; run does it too
     Maintain(maintain::MaintainArgs),
     /// The whole story on a private, throw-away PostgreSQL
@@ -229,6 +232,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Check(args) => Box::pin(check::run(&context, args)).await,
         Command::Gate(args) => Box::pin(gate::run(&context, args)).await,
         Command::Guard(args) => Box::pin(guard::run(&context, args)).await,
+        Command::Verify(args) => verify::run(&context, args).await,
         Command::Maintain(args) => Box::pin(maintain::run(&context, args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
     }

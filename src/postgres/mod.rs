@@ -32,6 +32,7 @@ mod replication;
 mod session;
 mod settings;
 mod source;
+mod throttle;
 mod tls;
 mod transport;
 mod wire;
@@ -44,3 +45,4 @@ pub use replication::{CreatedSlot, ReplicationConnection, ReplicationStream, Str
 pub use session::{Canceller, Session};
 pub use settings::{PINNED_SETTINGS, RAW_WHERE_UNKNOWN};
 pub use source::Source;
+pub use throttle::Throttle;

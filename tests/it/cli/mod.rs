@@ -8,6 +8,7 @@ mod help;
 mod past;
 mod points;
 mod sources;
+mod verify;
 
 use std::time::Duration;
 

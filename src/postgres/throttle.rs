@@ -1,4 +1,4 @@
-//! A limit on how fast base images are read, over all connections together.
+//! A limit on how fast tables are read, over all connections together.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,19 +12,19 @@ const BURST: Duration = Duration::from_millis(100);
 ///
 /// Whoever reads waits here after each piece. The server then waits for its client, which costs it nothing.
 #[derive(Debug, Clone)]
-pub(super) struct Throttle {
+pub struct Throttle {
     bytes_per_second: u64,
     /// When everything that has passed so far will have been due.
     due: Arc<Mutex<Instant>>,
 }
 
 impl Throttle {
-    pub(super) fn new(bytes_per_second: u64) -> Throttle {
+    pub fn new(bytes_per_second: u64) -> Throttle {
         Throttle { bytes_per_second: bytes_per_second.max(1), due: Arc::new(Mutex::new(Instant::now())) }
     }
 
     /// Waits until so many further bytes are due.
-    pub(super) async fn pass(&self, bytes: u64) {
+    pub async fn pass(&self, bytes: u64) {
         sleep_until(self.due_after(bytes, Instant::now())).await;
     }
 

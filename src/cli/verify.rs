@@ -1,0 +1,175 @@
+//! `afterimage verify`.
+
+use std::fmt::Write as _;
+use std::io::stdout;
+
+use chrono::Utc;
+use clap::Args;
+use serde::Serialize;
+
+use super::context::{Context, parse_pattern, require_table};
+use super::output::human::{count, counted};
+use super::output::{bytes, print_document, print_text};
+use super::progress::say;
+use crate::archive::{Archive, note_health};
+use crate::config::ByteRate;
+use crate::failure::{Failure, Result};
+use crate::model::{HealthRecord, HealthStatus, Point, Severity, TableName, TablePattern};
+use crate::verification::{Finding, LiveSnapshot, LiveTable, Verified, compare, verify};
+
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  afterimage verify
+  afterimage verify --deep 'sales.*' --throttle 20MB/s --record
+Nothing is changed in the source. The exit code is 3 where anything is not as it must be, and where
+anything could not be looked at.")]
+pub(super) struct VerifyArgs {
+    /// With --deep only these tables: orders, sales.*
+    #[arg(value_name = "TABLE", value_parser = parse_pattern, requires = "deep")]
+    tables: Vec<TablePattern>,
+    /// Compare the archived rows of every table with the live ones too, in one snapshot of the source
+    #[arg(long)]
+    deep: bool,
+    /// Read live tables no faster than this: 50MB/s
+    #[arg(long, value_name = "RATE", requires = "deep")]
+    throttle: Option<ByteRate>,
+    /// Note the outcome in the archive's health, which status shows
+    #[arg(long)]
+    record: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    archive: String,
+    #[serde(flatten)]
+    verified: Verified,
+    live: Vec<LiveTable>,
+    /// What could not be compared, and why.
+    not_compared: Vec<Finding>,
+}
+
+impl Report {
+    fn objections(&self) -> usize {
+        let unequal = self.live.iter().filter(|table| !table.equal).count();
+        self.verified.findings as usize + unequal + self.not_compared.len()
+    }
+}
+
+pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<()> {
+    let archive = context.archive().await?;
+    let mut report = Report {
+        archive: archive.store().to_string(),
+        verified: verify(&archive).await?,
+        live: Vec::new(),
+        not_compared: Vec::new(),
+    };
+    if args.deep {
+        compare_live(context, &archive, &args, &mut report).await?;
+    }
+    match context.json {
+        true => print_document(stdout(), &report)?,
+        false => print_text(stdout(), &text(&report, args.deep))?,
+    }
+    let objections = report.objections();
+    if args.record {
+        note_health(archive.store(), &[record(&report, &args)]).await?;
+    }
+    if objections == 0 {
+        return Ok(());
+    }
+    Err(Failure::check_failed(format!("the archive is not verified: {}", counted(objections as u64, "objection")))
+        .remedy("what is missing in the archive, its store's versions or a copy may have; the source has what is live"))
+}
+
+async fn compare_live(context: &Context, archive: &Archive, args: &VerifyArgs, report: &mut Report) -> Result<()> {
+    let source = context.source()?;
+    let throttle = args.throttle.map(|rate| rate.0);
+    let mut snapshot = LiveSnapshot::open(&source, archive, throttle).await?;
+    context.resolve(archive, &Point::Lsn(snapshot.lsn)).await?;
+    let tables = archive.tables_before(snapshot.lsn).await?;
+    for pattern in &args.tables {
+        require_table(pattern, tables.keys())?;
+    }
+    let asked = |name: &TableName| args.tables.is_empty() || args.tables.iter().any(|pattern| pattern.matches(name));
+    // The rows of a partitioned table are its partitions'.
+    let leaves = tables.iter().filter(|(name, relation)| !relation.partitioned && asked(name));
+    let mut names: Vec<&TableName> = leaves.map(|(name, _)| name).collect();
+    names.sort();
+    for name in names {
+        say(&format!("comparing {name}"));
+        match compare(&mut snapshot, archive, name).await {
+            Ok(table) => report.live.push(table),
+            Err(failure) if failure.is_transient() => return Err(failure),
+            Err(failure) => report.not_compared.push(Finding::new(name, failure.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// What is noted of it, as a health check that ran once.
+fn record(report: &Report, args: &VerifyArgs) -> HealthRecord {
+    let objections = report.objections();
+    let check = if args.deep { "verify --deep" } else { "verify" };
+    HealthRecord {
+        time: Utc::now(),
+        check: check.to_owned(),
+        status: if objections == 0 { HealthStatus::Healthy } else { HealthStatus::Unhealthy },
+        severity: Severity::Critical,
+        value: Some(objections as i64),
+        limit: 1,
+        details: text(report, args.deep),
+        resolution: Some(format!("afterimage {check} says what is wrong")),
+    }
+}
+
+fn text(report: &Report, deep: bool) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_text(&mut out, report, deep);
+    out
+}
+
+fn write_text(out: &mut String, report: &Report, deep: bool) -> std::fmt::Result {
+    let verified = &report.verified;
+    writeln!(out, "archive   {}, up to {}", report.archive, verified.watermark)?;
+    let files = counted(verified.files, "file");
+    let unproven = verified.files - verified.proven;
+    let proof = match unproven {
+        0 => "each proven by its checksum".to_owned(),
+        _ => format!("{} proven by checksums, {} by being read whole", count(verified.proven), count(unproven)),
+    };
+    writeln!(out, "files     {files}, {}, {proof}", bytes(verified.bytes))?;
+    let (transactions, changes) = (counted(verified.transactions, "transaction"), counted(verified.changes, "change"));
+    writeln!(out, "history   {transactions}, {changes}")?;
+    for Finding { subject, finding } in &verified.told {
+        writeln!(out, "          {subject}: {finding}")?;
+    }
+    let untold = verified.findings - verified.told.len() as u64;
+    if untold > 0 {
+        writeln!(out, "          and {} more", count(untold))?;
+    }
+    for table in &report.live {
+        let LiveTable { live_rows, missing, surplus, different, .. } = table;
+        match table.equal {
+            true => writeln!(out, "live      {}: {}, the same", table.table, counted(*live_rows, "row"))?,
+            false => {
+                let (live, archived) = (count(*live_rows), count(table.archived_rows));
+                writeln!(
+                    out,
+                    "live      {}: {live} live, {archived} archived rows: {different} differ, {missing} are not archived, \
+                     {surplus} are archived only",
+                    table.table
+                )?;
+                table.samples.iter().try_for_each(|sample| writeln!(out, "          {sample}"))?;
+            }
+        }
+    }
+    for Finding { subject, finding } in &report.not_compared {
+        writeln!(out, "live      {subject} could not be compared: {finding}")?;
+    }
+    match (report.objections(), deep) {
+        (0, true) => writeln!(out, "verified: the archive is whole and has what the live tables have"),
+        (0, false) => writeln!(out, "verified: the archive is whole; --deep compares it with the live tables"),
+        (objections, _) => writeln!(out, "NOT verified: {}", counted(objections as u64, "objection")),
+    }
+}

@@ -1,0 +1,87 @@
+//! Proof that an archive is whole, and that it holds what the live tables hold.
+//!
+//! Whatever could not be looked at is a finding: silence never passes.
+
+mod files;
+mod history;
+mod live;
+mod sums;
+
+use serde::Serialize;
+
+use crate::archive::Archive;
+use crate::failure::{Failure, Result};
+use crate::model::{Lsn, TableName};
+
+pub use live::{LiveSnapshot, LiveTable, compare};
+
+/// Something that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The file, the table or the transaction.
+    pub subject: String,
+    pub finding: String,
+}
+
+impl Finding {
+    pub fn new(subject: impl ToString, finding: impl Into<String>) -> Finding {
+        Finding { subject: subject.to_string(), finding: finding.into() }
+    }
+}
+
+/// Findings that are told one by one, at most; of more, the number.
+const MOST_FINDINGS: usize = 100;
+
+/// What was found of an archive.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    /// Up to here history was looked at.
+    pub watermark: Lsn,
+    pub files: u64,
+    pub bytes: u64,
+    /// Files whose content is proven by a checksum.
+    pub proven: u64,
+    pub transactions: u64,
+    pub changes: u64,
+    /// All of them are counted, and the first are told.
+    pub findings: u64,
+    pub told: Vec<Finding>,
+}
+
+impl Verified {
+    fn find(&mut self, finding: Finding) {
+        self.findings += 1;
+        if self.told.len() < MOST_FINDINGS {
+            self.told.push(finding);
+        }
+    }
+}
+
+/// Looks at every file of the archive and holds its history against itself.
+///
+/// # Errors
+/// Failed where nothing of it could be looked at: an archive that is not there, or has no history, is not whole.
+pub async fn verify(archive: &Archive) -> Result<Verified> {
+    let watermark = archive.watermark().await?.lsn;
+    let mut verified = Verified {
+        watermark,
+        files: 0,
+        bytes: 0,
+        proven: 0,
+        transactions: 0,
+        changes: 0,
+        findings: 0,
+        told: Vec::new(),
+    };
+    let transactions = archive.transactions(watermark).await?;
+    verified.transactions = transactions.len() as u64;
+    history::look_at(archive, &transactions, &mut verified);
+    let mut names: Vec<TableName> = archive.tables_ever().await?.into_keys().collect();
+    names.sort();
+    files::look_at(archive, &names, &transactions, &mut verified).await?;
+    if verified.files == 0 {
+        return Err(Failure::failed(format!("archive {} has no data files", archive.store()))
+            .remedy("an archive without a base image cannot be verified: afterimage init"));
+    }
+    Ok(verified)
+}
