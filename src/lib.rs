@@ -23,5 +23,6 @@ pub mod restore;
 // -- surfaces
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod serve;
 pub mod telemetry;
