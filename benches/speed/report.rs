@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 
 use super::Result;
+use super::alarm::Alarm;
 use super::harm::Felt;
 use super::lab::{Comparison, Lab};
 use super::process::Cost;
@@ -68,6 +69,7 @@ pub(crate) struct Report {
     waits: Vec<[String; 4]>,
     freshness: Vec<[String; 4]>,
     harm: Vec<[String; 6]>,
+    alarms: Vec<[String; 6]>,
 }
 
 impl Report {
@@ -80,6 +82,7 @@ impl Report {
             waits: Vec::new(),
             freshness: Vec::new(),
             harm: Vec::new(),
+            alarms: Vec::new(),
         }
     }
 
@@ -161,6 +164,42 @@ impl Report {
         }
     }
 
+    /// Notes what something took of the source's processors, without and with it.
+    pub(crate) fn server(&mut self, title: &str, yardstick: &str, (theirs, ours): (Duration, Duration)) {
+        let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+        let cells = [
+            title.to_owned(),
+            "the server's processor time".to_owned(),
+            yardstick.to_owned(),
+            seconds(theirs),
+            seconds(ours),
+            format!("**{:.2}**", ratio(ours, theirs)),
+        ];
+        println!("{}", line(&cells));
+        self.harm.push(cells);
+    }
+
+    /// Notes when an alert about deletions of so many rows was told.
+    pub(crate) fn alarms(&mut self, rows: u64, action: &str, alarms: &[Alarm]) {
+        let shown = |of: &dyn Fn(&Alarm) -> f64| {
+            let mut values: Vec<f64> = alarms.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            let at = |at: usize| values.get(at).copied().unwrap_or(f64::NAN);
+            format!("{:.0} ms ({:.0} to {:.0})", at(values.len() / 2), at(0), at(values.len().saturating_sub(1)))
+        };
+        let stopped = alarms.iter().filter(|alarm| alarm.stopped).count();
+        let cells = [
+            thousands(rows),
+            action.to_owned(),
+            shown(&|alarm| alarm.told),
+            shown(&|alarm| alarm.ended),
+            shown(&|alarm| alarm.ended - alarm.told),
+            format!("{stopped} of {}", alarms.len()),
+        ];
+        println!("{}", line(&cells));
+        self.alarms.push(cells);
+    }
+
     /// Writes the page.
     pub(crate) fn write(&self) -> Result<()> {
         let mut page = format!("# Results\n\n{INTRODUCTION}\n\n- command: `make bench`\n");
@@ -181,6 +220,15 @@ impl Report {
         page.push_str(&table(&["freshness, from commit to durable", "transactions", "p50", "p99"], &self.freshness));
         let harm = ["load on the source", "what", "beside", "with the yardstick", "with ours", "ours through theirs"];
         page.push_str(&table(&harm, &self.harm));
+        let alarms = [
+            "rows deleted",
+            "action",
+            "first row to alert",
+            "first row to the statement's end",
+            "alert to that end (below 0: after it)",
+            "stopped",
+        ];
+        page.push_str(&table(&alarms, &self.alarms));
         fs::write(PAGE, page)?;
         println!("written to {PAGE}");
         Ok(())
