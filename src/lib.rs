@@ -24,5 +24,6 @@ pub mod verification;
 // -- surfaces
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod serve;
 pub mod telemetry;

@@ -8,6 +8,7 @@
 //! | export as CSV | `COPY … TO STDOUT (FORMAT csv)` to `/dev/null` |
 //! | what the source's users feel of an archiver | the same beside `pg_recvlogical` |
 //! | capture through twenty rules of the guard | the same without rules |
+//! | an alert before the commit | the commit |
 //! | state of a table, one key's row | DuckDB over the same Parquet files |
 //!
 //! A rate says as much of the machine as of the program, and machines are shared; a ratio to what PostgreSQL's own
@@ -16,6 +17,7 @@
 //! Words behind `--` choose parts: `make bench ONLY=capture`; each part writes its
 //! section of `benches/RESULTS.md` when it is through.
 
+mod alarm;
 mod capture;
 mod copies;
 mod freshness;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::Utc;
 
 use super::Result;
+use super::alarm::Alarm;
 use super::harm::Felt;
 use super::lab::{Comparison, Lab};
 use super::process::Cost;
@@ -70,6 +71,7 @@ pub(crate) struct Report {
     freshness: Vec<[String; 4]>,
     harm: Vec<[String; 6]>,
     sizes: Vec<[String; 5]>,
+    alarms: Vec<[String; 6]>,
 }
 
 impl Report {
@@ -85,6 +87,7 @@ impl Report {
             freshness: Vec::new(),
             harm: Vec::new(),
             sizes: Vec::new(),
+            alarms: Vec::new(),
         }
     }
 
@@ -166,6 +169,42 @@ impl Report {
         }
     }
 
+    /// Notes what something took of the source's processors, without and with it.
+    pub(crate) fn server(&mut self, title: &str, yardstick: &str, (theirs, ours): (Duration, Duration)) {
+        let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+        let cells = [
+            title.to_owned(),
+            "the server's processor time".to_owned(),
+            yardstick.to_owned(),
+            seconds(theirs),
+            seconds(ours),
+            format!("**{:.2}**", ratio(ours, theirs)),
+        ];
+        println!("{}", line(&cells));
+        self.harm.push(cells);
+    }
+
+    /// Notes when an alert about deletions of so many rows was told.
+    pub(crate) fn alarms(&mut self, rows: u64, action: &str, alarms: &[Alarm]) {
+        let shown = |of: &dyn Fn(&Alarm) -> f64| {
+            let mut values: Vec<f64> = alarms.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            let at = |at: usize| values.get(at).copied().unwrap_or(f64::NAN);
+            format!("{:.0} ms ({:.0} to {:.0})", at(values.len() / 2), at(0), at(values.len().saturating_sub(1)))
+        };
+        let stopped = alarms.iter().filter(|alarm| alarm.stopped).count();
+        let cells = [
+            thousands(rows),
+            action.to_owned(),
+            shown(&|alarm| alarm.told),
+            shown(&|alarm| alarm.ended),
+            shown(&|alarm| alarm.ended - alarm.told),
+            format!("{stopped} of {}", alarms.len()),
+        ];
+        println!("{}", line(&cells));
+        self.alarms.push(cells);
+    }
+
     /// Notes how many bytes of the archive changes take, beside what they take in the log.
     pub(crate) fn sizes(&mut self, title: &str, changes: u64, log: u64, archive: u64) {
         let each = |bytes: u64| format!("{:.1}", bytes as f64 / changes as f64);
@@ -211,6 +250,15 @@ impl Report {
         text.push_str(&table(&harm, &self.harm));
         let sizes = ["bytes per change", "changes", "in the log (WAL)", "in the archive", "archive through log"];
         text.push_str(&table(&sizes, &self.sizes));
+        let alarms = [
+            "rows deleted",
+            "action",
+            "first row to alert",
+            "first row to the statement's end",
+            "alert to that end (below 0: after it)",
+            "stopped",
+        ];
+        text.push_str(&table(&alarms, &self.alarms));
         text
     }
 }

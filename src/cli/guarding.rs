@@ -4,18 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::context::Context;
 use crate::archive::{Archive, Store};
 use crate::config::Config;
 use crate::failure::Result;
-use crate::guard::{Entrance, Guard, Settings};
+use crate::guard::{Entrance, Guard, GuardMemory, Settings};
 use crate::postgres::Source;
-use crate::transaction::{Glimpse, Running};
-
-/// Pieces of transactions in progress that may wait for the guard.
-const QUEUED_GLIMPSES: usize = 512;
+use crate::transaction::{GlimpseSender, Running, glimpses};
 
 /// How often the configuration file is looked at.
 const LOOKS: Duration = Duration::from_secs(1);
@@ -23,12 +20,12 @@ const LOOKS: Duration = Duration::from_secs(1);
 /// A guard, and how the archiver reaches it.
 pub(super) struct Guarding {
     pub(super) guard: Guard,
-    pub(super) glimpses: mpsc::Sender<Glimpse>,
+    pub(super) glimpses: GlimpseSender,
     pub(super) entrance: Entrance,
 }
 
 /// Starts a guard; `None` where nothing is to be guarded. Where it has no rules from the start, transactions in progress
-/// are seen only from the size on at which the archiver wants them.
+/// are seen only from the size on at which the archiver wants them. `memory` is all that changes may take.
 ///
 /// # Errors
 /// Usage where the configuration is wrong; as the archive says.
@@ -37,6 +34,7 @@ pub(super) async fn start(
     source: &Source,
     store: &Store,
     running: watch::Receiver<Running>,
+    memory: usize,
 ) -> Result<Option<Guarding>> {
     let settings = context.config.guard()?;
     if settings.is_idle() {
@@ -51,8 +49,9 @@ pub(super) async fn start(
         // Without a sender the settings would look as if nobody could ever change them, which is so.
         tokio::spawn(async move { changes.closed().await });
     }
-    let (glimpses, seen) = mpsc::channel(QUEUED_GLIMPSES);
-    let (guard, entrance) = Guard::start(source, &archive, settings, running, seen).await?;
+    let memory = GuardMemory::of(memory);
+    let (glimpses, seen) = glimpses(memory.waiting);
+    let (guard, entrance) = Guard::start(source, &archive, settings, running, seen, memory).await?;
     Ok(Some(Guarding { guard, glimpses, entrance }))
 }
 

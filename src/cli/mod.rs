@@ -4,7 +4,9 @@ mod check;
 mod context;
 mod demo;
 mod diff;
+mod doctor;
 mod export;
+mod findings;
 mod gate;
 mod guard;
 mod guarding;
@@ -14,8 +16,10 @@ mod init;
 mod log;
 mod maintain;
 mod mark;
+mod metrics;
 pub mod output;
 mod pager;
+mod probes;
 mod progress;
 mod query;
 mod redaction;
@@ -28,6 +32,7 @@ mod show;
 mod status;
 mod telling;
 mod verify;
+mod vitals;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -87,6 +92,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show how far the archive reaches and whether all is well; exit code 3 if not
     Status(status::StatusArgs),
+    /// Look at source and archive level by level, and say what to do about each that is not well
+    Doctor(doctor::DoctorArgs),
     /// List the archived transactions, newest first
     #[command(after_help = "Examples:
   afterimage log -n 20
@@ -218,6 +225,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Init(args) => init::run(&context, args).await,
         Command::Run(args) => Box::pin(run::run(&context, args)).await,
         Command::Status(args) => status::run(&context, args).await,
+        Command::Doctor(args) => Box::pin(doctor::run(&context, args)).await,
         Command::Log(args) => log::run(&context, args).await,
         Command::Show(args) => Box::pin(show::run(&context, args)).await,
         Command::History(args) => Box::pin(history::run(&context, args)).await,

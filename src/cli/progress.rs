@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use super::output::{human, print_text};
+use super::probes::Counters;
 use crate::capture::source_check::SourceFacts;
 use crate::capture::{Chosen, ImageProgress, InitSteps, RunEvents};
 use crate::failure::Failure;
@@ -172,6 +173,8 @@ pub(super) struct RunShown {
     pub(super) published: Published,
     /// For the guard, where there is one.
     pub(super) entrance: Option<Entrance>,
+    /// For whoever asks over HTTP.
+    pub(super) counters: Option<Arc<Counters>>,
 }
 
 impl RunEvents for RunShown {
@@ -191,6 +194,9 @@ impl RunEvents for RunShown {
         self.published.note(publication);
         if let Some(entrance) = &self.entrance {
             entrance.published(publication);
+        }
+        if let Some(counters) = &self.counters {
+            counters.note(publication);
         }
         tracing::debug!("published {} transactions up to {}", publication.transactions.len(), publication.end);
     }

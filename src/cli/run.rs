@@ -1,6 +1,7 @@
 //! `afterimage run`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,12 +12,14 @@ use super::context::{Context, parse_point};
 use super::guarding;
 use super::init::InitArgs;
 use super::output::human;
+use super::probes::{Counters, Probes};
 use super::progress::{InitShown, RunShown};
-use crate::archive::Archive;
+use crate::archive::{Archive, Store};
 use crate::capture::{self, Outcome};
 use crate::config::{ByteSize, CaptureConfig, Span};
 use crate::failure::{Failure, Result};
 use crate::history::source_position;
+use crate::http::Server;
 use crate::maintenance;
 use crate::model::{Lsn, Point};
 use crate::postgres::Source;
@@ -39,6 +42,9 @@ pub(super) struct RunArgs {
     /// Leave the archive's files as they are; afterimage maintain does what is left out
     #[arg(long)]
     no_maintenance: bool,
+    /// Answer /livez, /readyz and /metrics over HTTP there; 127.0.0.1:8432 where no address is given
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8432")]
+    http: Option<String>,
     #[command(flatten)]
     init: InitArgs,
 }
@@ -63,6 +69,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         None => None,
         Some(point) => Some(target(&source, point).await?),
     };
+    let counters = answer_probes(context, &source, &store, args.http.as_deref()).await?;
     let (stopper, stop) = watch::channel(false);
     tokio::spawn(async move {
         stop_requested().await;
@@ -77,12 +84,13 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let policy = maintained.policy().beside_archiver(settings.memory);
     let keeping = (!args.no_maintenance && !maintained.off)
         .then(|| tokio::spawn(maintenance::keep(store.clone(), policy, published.clone(), stop.clone())));
-    let (guard, glimpses, entrance) = match guarding::start(context, &source, &store, in_progress.clone()).await? {
+    let guarding = guarding::start(context, &source, &store, in_progress.clone(), settings.memory).await?;
+    let (guard, glimpses, entrance) = match guarding {
         Some(guarding::Guarding { guard, glimpses, entrance }) => (Some(guard), Some(glimpses), Some(entrance)),
         None => (None, None, None),
     };
     let onlooker = Onlooker { running, glimpses };
-    let events = RunShown { json: context.json, published, entrance };
+    let events = RunShown { json: context.json, published, entrance, counters };
     let outcome = Box::pin(capture::run(&source, &store, &settings, until, stop, onlooker, &events)).await;
     drop(events);
     // It can be cut off anywhere, as by a crash.
@@ -96,6 +104,24 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         Outcome::Reached => tracing::info!("the archive has everything up to {}", until.unwrap_or(Lsn::ZERO)),
     }
     Ok(())
+}
+
+/// Answers probes, where an address is given, until the program ends; and counts for them.
+async fn answer_probes(
+    context: &Context,
+    source: &Source,
+    store: &Store,
+    address: Option<&str>,
+) -> Result<Option<Arc<Counters>>> {
+    let Some(address) = address else { return Ok(None) };
+    let server = Server::listen(address).await?;
+    if let Some(address) = server.address() {
+        tracing::info!("answering http://{address}/livez, /readyz and /metrics");
+    }
+    let probes = Probes::new(source, store, context.config.doctor.max_lag());
+    let counters = Arc::clone(&probes.counters);
+    tokio::spawn(server.run(Arc::new(probes)));
+    Ok(Some(counters))
 }
 
 /// How often a large transaction that goes on is told of.

@@ -310,12 +310,13 @@ pub struct Pack {
 }
 
 /// The packs that come with the program.
-const PACKS: [(&str, &str); 5] = [
+const PACKS: [(&str, &str); 6] = [
     ("mass-change", include_str!("../../schemas/packs/mass-change.toml")),
     ("truncate", include_str!("../../schemas/packs/truncate.toml")),
     ("ddl", include_str!("../../schemas/packs/ddl.toml")),
     ("erp", include_str!("../../schemas/packs/erp.toml")),
     ("crm", include_str!("../../schemas/packs/crm.toml")),
+    ("hrms", include_str!("../../schemas/packs/hrms.toml")),
 ];
 
 /// Reads a pack that comes with the program, or a file.

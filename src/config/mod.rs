@@ -1,5 +1,6 @@
 //! `afterimage.toml`: found, read, checked. A flag beats the environment, which beats the file.
 
+mod doctor;
 mod gate;
 mod guard;
 mod quantity;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use doctor::{DoctorConfig, DoctorSettings};
 pub use gate::GateConfig;
 pub use guard::{CheckConfig, GuardConfig, HealthConfig, Pack, RuleConfig, SinkConfig};
 pub use quantity::{ByteRate, ByteSize, Span};
@@ -40,7 +42,8 @@ pub struct Config {
     pub guard: GuardConfig,
     pub check: CheckConfig,
     pub gate: GateConfig,
-    /// Rules and checks that come together: mass-change, truncate, ddl, erp, crm, or a file.
+    pub doctor: DoctorConfig,
+    /// Rules and checks that come together: mass-change, truncate, ddl, erp, crm, hrms, or a file.
     pub packs: Vec<String>,
     /// What the guard looks for.
     pub rule: Vec<RuleConfig>,

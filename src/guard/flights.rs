@@ -14,21 +14,20 @@ use super::finding::{Finding, later};
 use super::judge::{Judge, Judged, Left};
 use super::ledger::Entry;
 use super::raised::RaisedInFlight;
-use super::rows::{ChangedRow, FlightReader};
+use super::rows::{ChangedRow, FlightReader, FlightRows};
 use super::rule::{Action, Rule};
 use super::settings::Settings;
 use super::sizes::Sizes;
 use super::stopping::{Stopped, Stopper};
 use super::window::is_enough;
 use crate::failure::Result;
-use crate::history::KeySet;
+use crate::history::{Key, KeySet};
 use crate::model::{AlertEvent, AlertRecord, OperationCounts, RelationVersion, TableName, Xid};
 use crate::postgres::Source;
-use crate::transaction::{Glimpse, Running};
+use crate::transaction::{Glimpse, GlimpseReceiver, Running};
 
-/// Rows of one table that wait to be judged, at most; the memory of all.
+/// Rows of one table that wait to be judged, at most.
 const MOST_ROWS: usize = 50_000;
-const MOST_MEMORY: usize = 32 << 20;
 /// Rows that are kept to be shown where no rule judges them.
 const SHOWN_ROWS: usize = 1000;
 /// How often what waits is looked at though nothing comes.
@@ -46,6 +45,8 @@ pub(super) struct Flights {
     pub(super) sizes: Sizes,
     pub(super) raised: RaisedInFlight,
     pub(super) ledger: mpsc::Sender<Entry>,
+    /// Bytes that rows of all may take which wait to be judged, and as many the keys of those that were deleted.
+    memory: usize,
     flights: HashMap<Xid, Flight>,
     known: HashMap<u32, RelationVersion>,
 }
@@ -55,14 +56,16 @@ struct Flight {
     seen: Instant,
     tables: Vec<(TableName, OperationCounts)>,
     reader: FlightReader,
-    /// Rows that could not be judged yet.
-    unjudged: Vec<(RelationVersion, Vec<ChangedRow>)>,
+    /// Rows that could not be judged yet, with the bytes that they take.
+    unjudged: Vec<(RelationVersion, Vec<ChangedRow>, usize)>,
     /// What rules that judge rows have found so far.
     judged: HashMap<String, Judged>,
     /// Rows that were judged, of all tables.
     looked_at: usize,
-    /// Keys that were deleted, for rules that ask what is left.
+    /// Keys that were deleted, for rules that ask what is left, with the bytes that they take. Beyond their memory such a
+    /// rule waits for the commit.
     gone: KeySet,
+    gone_bytes: usize,
     fired: HashSet<String>,
     stopping: Option<(Rule, AlertRecord, Instant)>,
 }
@@ -73,6 +76,12 @@ impl Flight {
         let none = self.looked_at == 0 && self.unjudged.is_empty();
         none && self.reader.tables.values().all(|rows| rows.len() == 0) && self.seen.elapsed() < ROWS_ARRIVE
     }
+
+    /// Bytes of rows that wait to be judged.
+    fn memory(&self) -> usize {
+        let unread: usize = self.reader.tables.values().map(FlightRows::memory).sum();
+        unread + self.unjudged.iter().map(|(.., bytes)| bytes).sum::<usize>()
+    }
 }
 
 impl Flights {
@@ -82,14 +91,15 @@ impl Flights {
         source: &Source,
         raised: RaisedInFlight,
         ledger: mpsc::Sender<Entry>,
+        memory: usize,
     ) -> Flights {
         let (flights, known) = (HashMap::new(), HashMap::new());
         let (stopper, sizes) = (Some(Stopper::new(source)), Sizes::new(Some(source)));
-        Flights { judge, settings, stopper, sizes, raised, ledger, flights, known }
+        Flights { judge, settings, stopper, sizes, raised, ledger, memory, flights, known }
     }
 
     /// Works until nothing is shown any more.
-    pub(super) async fn run(mut self, mut glimpses: mpsc::Receiver<Glimpse>, mut running: watch::Receiver<Running>) {
+    pub(super) async fn run(mut self, mut glimpses: GlimpseReceiver, mut running: watch::Receiver<Running>) {
         let mut looks = tokio::time::interval(LOOKS);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -101,17 +111,14 @@ impl Flights {
                     if changed.is_err() { return }
                     false
                 }
-                received = glimpses.recv_many(&mut batch, 16) => {
-                    if received == 0 { return }
+                received = glimpses.next(16) => {
+                    if received.is_empty() { return }
+                    batch = received;
                     false
                 }
                 _ = looks.tick() => true,
             };
-            while batch.len() < 16
-                && let Ok(glimpse) = glimpses.try_recv()
-            {
-                batch.push(glimpse);
-            }
+            batch.extend(glimpses.waiting(16 - batch.len()));
             let now = Running::clone(&running.borrow_and_update());
             self.note(&now);
             self.judge_counts(|action| action != Action::Alert).await;
@@ -135,6 +142,7 @@ impl Flights {
                 judged: HashMap::new(),
                 looked_at: 0,
                 gone: KeySet::new(),
+                gone_bytes: 0,
                 fired: HashSet::new(),
                 stopping: None,
             });
@@ -206,15 +214,14 @@ impl Flights {
             }
             self.known = known;
         }
-        let memory: usize =
-            self.flights.values().flat_map(|flight| flight.reader.tables.values()).map(|rows| rows.memory()).sum();
+        let full = self.flights.values().map(Flight::memory).sum::<usize>() >= self.memory;
         let Some(flight) = self.flights.get_mut(&xid) else { return Ok(()) };
         let fired = &flight.fired;
         let wanted = |relation: &RelationVersion, rows: usize| {
             let mut watching = settings.rules.iter().filter(|rule| rule.watches(&relation.name)).peekable();
             let judged = watching.peek().is_some();
             let waiting = watching.any(|rule| rule.needs_rows() && !fired.contains(&rule.name));
-            judged && memory < MOST_MEMORY && rows < if waiting { MOST_ROWS } else { SHOWN_ROWS }
+            judged && !full && rows < if waiting { MOST_ROWS } else { SHOWN_ROWS }
         };
         flight.reader.read(records, &self.known, wanted)
     }
@@ -233,8 +240,8 @@ impl Flights {
                 due |= self.counted(xid, rule).await.is_some();
             }
             let Some(flight) = self.flights.get(&xid).filter(|_| due) else { continue };
-            let unread: usize = flight.reader.tables.values().map(super::rows::FlightRows::len).sum();
-            let waiting = unread + flight.unjudged.iter().map(|(_, rows)| rows.len()).sum::<usize>();
+            let unread: usize = flight.reader.tables.values().map(FlightRows::len).sum();
+            let waiting = unread + flight.unjudged.iter().map(|(_, rows, _)| rows.len()).sum::<usize>();
             if waiting == 0 || !idle && waiting < flight.looked_at / 2 {
                 continue;
             }
@@ -264,12 +271,20 @@ impl Flights {
         let Some(flight) = self.flights.get_mut(&xid) else { return Ok(()) };
         let mut waiting = std::mem::take(&mut flight.unjudged);
         for table in flight.reader.tables.values_mut().filter(|table| table.len() > 0) {
-            waiting.push((table.relation.clone(), table.take()?));
+            let rows = table.take()?;
+            let bytes = rows.iter().map(ChangedRow::memory).sum();
+            waiting.push((table.relation.clone(), rows, bytes));
         }
-        while let Some((relation, rows)) = waiting.pop() {
-            let watching: Vec<&Rule> = settings.rules.iter().filter(|rule| rule.watches(&relation.name)).collect();
+        while let Some((relation, rows, bytes)) = waiting.pop() {
+            let mut watching: Vec<&Rule> = settings.rules.iter().filter(|rule| rule.watches(&relation.name)).collect();
             if watching.iter().any(|rule| !rule.last_of.is_empty()) {
-                flight.gone.extend(rows.iter().filter(|row| row.new.is_none()).map(|row| row.key.clone()));
+                for row in rows.iter().filter(|row| row.new.is_none()) {
+                    if flight.gone_bytes < self.memory {
+                        flight.gone_bytes += size_of::<Key>() + row.key.len();
+                        flight.gone.insert(row.key.clone());
+                    }
+                }
+                watching.retain(|rule| rule.last_of.is_empty() || flight.gone_bytes < self.memory);
             }
             match judge_all(&self.judge, &watching, &relation, &rows, &flight.gone).await {
                 Ok(found) => {
@@ -280,7 +295,7 @@ impl Flights {
                 }
                 Err(failure) => {
                     // The archive may answer the next time.
-                    waiting.push((relation, rows));
+                    waiting.push((relation, rows, bytes));
                     flight.unjudged = waiting;
                     return Err(failure);
                 }

@@ -8,16 +8,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::{Map, Value as Json};
 
 use super::condition::Compiled;
-use super::rows::{ChangedRow, committed_rows};
+use super::rows::{ChangedRow, CommittedRows};
 use super::rule::{Rule, Watched};
 use crate::archive::Archive;
 use crate::columnar::RowText;
 use crate::failure::{Failure, Result};
 use crate::history::{Key, KeySet, TableAt, json_row, places_in, rearrange};
 use crate::model::{Lsn, Operation, RelationVersion, TableName};
-
-/// Rows that are looked at of one transaction, at most: what is beyond is in the archive.
-const MOST_ROWS: usize = 500_000;
 
 /// Rows that an alert shows.
 const SAMPLES: usize = 3;
@@ -62,10 +59,16 @@ pub(super) struct Left<'a> {
 pub(super) struct Judge {
     pub(super) archive: Archive,
     pub(super) tenant_columns: Vec<String>,
+    /// Bytes of rows that are judged at a time.
+    pub(super) memory: usize,
 }
 
 impl Judge {
+    /// What rows may take where nobody archives meanwhile.
+    pub(super) const USUAL_MEMORY: usize = 32 << 20;
+
     /// Judges what transactions with these commit LSNs, the first and the last, did to a table, by so many rows at most.
+    /// What a row was is known from the rows that are judged with it, or else as it was before these transactions.
     ///
     /// # Errors
     /// Usage where the condition does not fit the table; else as the archive says.
@@ -79,7 +82,8 @@ impl Judge {
         let mut judged = Judged::default();
         let none = KeySet::new();
         let left = Left { cut: Lsn(range.1.0.saturating_add(1)), without: &none };
-        for (relation, rows) in committed_rows(&self.archive, table, range, most.min(MOST_ROWS)).await? {
+        let mut committed = CommittedRows::find(&self.archive, table, range, most).await?;
+        while let Some((relation, rows)) = committed.next(self.memory).await? {
             judged.add(self.rows(rule, &relation, rows, range.0, left).await?);
         }
         Ok(judged)

@@ -42,18 +42,18 @@ use tokio::task::JoinHandle;
 use crate::archive::Archive;
 use crate::failure::Result;
 use crate::postgres::Source;
-use crate::transaction::{Glimpse, Running};
+use crate::transaction::{GlimpseReceiver, Running};
 
 pub use check::{CheckRequest, Impact, Level, Migration, Proposal, Violations, check, try_migration};
 pub use commits::Entrance;
 pub use condition::Condition;
 pub use gate::{
     Changed, Drift, Expectation, Finding, GateSettings, Operations, Verdict, after as gate_after,
-    before as gate_before, drift, finding as gate_finding,
+    before as gate_before, drift, drift_since, finding as gate_finding, schema_version,
 };
 pub use health::{HealthCheck, examine};
 pub use rule::{Action, Rule, Watched};
-pub use settings::Settings;
+pub use settings::{GuardMemory, Settings};
 pub use sinks::{SinkKind, SinkSettings, WebhookFormat};
 pub use trial::{Trial, try_rule};
 
@@ -90,7 +90,8 @@ impl Guard {
         archive: &Archive,
         settings: watch::Receiver<Arc<Settings>>,
         running: watch::Receiver<Running>,
-        glimpses: mpsc::Receiver<Glimpse>,
+        glimpses: GlimpseReceiver,
+        memory: GuardMemory,
     ) -> Result<(Guard, Entrance)> {
         let judged = match archive.judged().await? {
             Some(lsn) => lsn,
@@ -98,12 +99,13 @@ impl Guard {
             None => archive.watermark().await?.lsn,
         };
         let tenant_columns = settings.borrow().tenant_columns.clone();
-        let judge = Judge { archive: archive.clone(), tenant_columns };
+        let judge = Judge { archive: archive.clone(), tenant_columns, memory: memory.judged };
         let (raised, missed) = (RaisedInFlight::default(), Arc::new(AtomicU64::new(0)));
         let (entries, noted) = mpsc::channel(QUEUED_ALERTS);
         let (sender, published) = mpsc::channel(QUEUED_PUBLICATIONS);
         let ledger = Ledger::begin(archive.clone(), Some(source.clone()), settings.clone()).await?;
-        let flights = Flights::new(judge.clone(), settings.clone(), source, raised.clone(), entries.clone());
+        let flights =
+            Flights::new(judge.clone(), settings.clone(), source, raised.clone(), entries.clone(), memory.in_flight);
         let commits = Commits {
             counter: Counter::new(judge, Sizes::new(Some(source))),
             settings: settings.clone(),

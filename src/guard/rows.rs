@@ -5,9 +5,10 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
-use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::archive::Archive;
+use crate::archive::{Archive, DataFile};
 use crate::columnar::{ChangeBuilder, Place, RowReader, RowText, Wanted, names, old_rows};
 use crate::failure::{Failure, Result};
 use crate::history::Key;
@@ -30,6 +31,15 @@ pub(super) struct ChangedRow {
     pub(super) new_key: Option<Key>,
     /// Positions of columns that the change left as they were, and that were not sent.
     pub(super) unsent: Vec<usize>,
+}
+
+impl ChangedRow {
+    /// Bytes that it takes, about.
+    pub(super) fn memory(&self) -> usize {
+        let texts = [&self.old, &self.new].into_iter().flatten().map(RowText::memory).sum::<usize>();
+        let keys = self.key.len() + self.new_key.as_ref().map_or(0, |key| key.len());
+        size_of::<ChangedRow>() + texts + keys + self.unsent.len() * size_of::<usize>()
+    }
 }
 
 /// Reads the rows of a batch of changes, truncations aside.
@@ -103,38 +113,60 @@ pub(super) fn changed_rows(
     Ok(found)
 }
 
-/// The changes of a table by transactions with commit LSNs from `first` to `last`, at most so many, in the order of
-/// history, each with the relation version that its file has.
-pub(super) async fn committed_rows(
-    archive: &Archive,
-    table: &TableName,
-    (first, last): (Lsn, Lsn),
+/// The changes of a table by transactions with commit LSNs within a range, some at a time.
+pub(super) struct CommittedRows {
+    archive: Archive,
+    /// The first commit LSN, and the last.
+    range: (i64, i64),
+    files: std::vec::IntoIter<DataFile>,
+    open: Option<(RelationVersion, BoxStream<'static, Result<RecordBatch>>)>,
+    /// Rows that may still come.
     most: usize,
-) -> Result<Vec<(RelationVersion, Vec<ChangedRow>)>> {
-    let (from, to) = (first.as_i64(), last.as_i64());
-    let mut found: Vec<(RelationVersion, Vec<ChangedRow>)> = Vec::new();
-    let mut rows = 0;
-    for file in archive.change_files(table, first, Lsn(last.0.saturating_add(1))).await? {
-        let reader = archive.read_some(&file).await?;
-        let relation = reader.relation()?;
-        let mut batches = reader.stream()?;
-        while let Some(batch) = batches.try_next().await? {
-            let more = changed_rows(&batch, &relation, |lsn, _| (from..=to).contains(&lsn))?;
-            rows += more.len();
-            match found.iter_mut().find(|(known, _)| *known == relation) {
-                Some((_, rows)) => rows.extend(more),
-                None => found.push((relation.clone(), more)),
-            }
-            if rows >= most {
+}
+
+impl CommittedRows {
+    /// `most` is how many at most.
+    pub(super) async fn find(
+        archive: &Archive,
+        table: &TableName,
+        (first, last): (Lsn, Lsn),
+        most: usize,
+    ) -> Result<CommittedRows> {
+        let files = archive.change_files(table, first, Lsn(last.0.saturating_add(1))).await?.into_iter();
+        Ok(CommittedRows { archive: archive.clone(), range: (first.as_i64(), last.as_i64()), files, open: None, most })
+    }
+
+    /// The next ones, of one relation version, in the order of history, in about so many bytes; `None` where there are no
+    /// more.
+    pub(super) async fn next(&mut self, memory: usize) -> Result<Option<(RelationVersion, Vec<ChangedRow>)>> {
+        let mut found: Option<(RelationVersion, Vec<ChangedRow>)> = None;
+        let mut taken = 0;
+        while self.most > 0 && taken < memory {
+            let Some((relation, batches)) = &mut self.open else {
+                let Some(file) = self.files.next() else { break };
+                let reader = self.archive.read_some(&file).await?;
+                self.open = Some((reader.relation()?, reader.stream()?.boxed()));
+                continue;
+            };
+            if found.as_ref().is_some_and(|(known, _)| known != relation) {
                 break;
             }
+            let Some(batch) = batches.try_next().await? else {
+                self.open = None;
+                continue;
+            };
+            let (from, to) = self.range;
+            let mut rows = changed_rows(&batch, relation, |lsn, _| (from..=to).contains(&lsn))?;
+            rows.truncate(self.most);
+            self.most -= rows.len();
+            taken += rows.iter().map(ChangedRow::memory).sum::<usize>();
+            found.get_or_insert_with(|| (relation.clone(), Vec::new())).1.extend(rows);
         }
-        if rows >= most {
-            break;
+        if let Some((_, rows)) = &mut found {
+            rows.sort_by_key(|row| row.place);
         }
+        Ok(found)
     }
-    found.iter_mut().for_each(|(_, rows)| rows.sort_by_key(|row| row.place));
-    Ok(found)
 }
 
 /// Rows of one table of a transaction that has not ended.

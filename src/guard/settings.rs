@@ -6,6 +6,28 @@ use super::health::HealthCheck;
 use super::rule::Rule;
 use super::sinks::SinkSettings;
 
+/// The least that is taken for a purpose, so that a piece of a transaction fits.
+const LEAST_MEMORY: usize = 1 << 20;
+
+/// Bytes that a guard may take, by purpose.
+#[derive(Debug, Clone, Copy)]
+pub struct GuardMemory {
+    /// For pieces of transactions in progress that wait to be looked at.
+    pub waiting: usize,
+    /// For rows of transactions in progress that wait to be judged.
+    pub in_flight: usize,
+    /// For rows that are judged at a time.
+    pub judged: usize,
+}
+
+impl GuardMemory {
+    /// Its part of all that changes may take in memory.
+    pub fn of(memory: usize) -> GuardMemory {
+        let part = |of: usize| (memory / of).max(LEAST_MEMORY);
+        GuardMemory { waiting: part(32), in_flight: part(32), judged: part(16) }
+    }
+}
+
 /// All that is configured of a guard; its defaults watch nothing.
 #[derive(Debug, Clone)]
 pub struct Settings {

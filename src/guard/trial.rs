@@ -37,7 +37,7 @@ pub async fn try_rule(
     rule: &Rule,
     (from, to): (Lsn, Lsn),
 ) -> Result<(usize, Vec<Trial>)> {
-    let judge = Judge { archive: archive.clone(), tenant_columns };
+    let judge = Judge { archive: archive.clone(), tenant_columns, memory: Judge::USUAL_MEMORY };
     let mut counter = Counter::new(judge, Sizes::new(source));
     let within = |lsn: Lsn| from <= lsn && lsn < to;
     let transactions = archive.transactions(archive.watermark().await?.lsn).await?;

@@ -22,7 +22,7 @@ use crate::model::{
 };
 
 pub use in_progress::{InProgress, Records};
-pub use watched::{Glimpse, Onlooker, Running, RunningTransaction};
+pub use watched::{Glimpse, GlimpseReceiver, GlimpseSender, Onlooker, Running, RunningTransaction, glimpses};
 
 pub use definition::{
     Cover, DDL_PREFIX, DdlMessage, Definition, END_PREFIX, OBSERVED, ROW_PREFIX, RelationNow, Rows, told_row,

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::support::{
-    Database, Directory, End, PATIENCE, Program, Release, Running, Site, node, postgres, python, wait_for,
+    CERTIFICATE, Database, Directory, End, KEY, PATIENCE, Program, Release, Running, Site, node, postgres, python,
+    wait_for,
 };
 
 const PASSWORD: &str = "sesame";
@@ -21,28 +22,6 @@ INSERT INTO orders SELECT g, 1 + g % 2, 'note ' || g, g * 1.25, '2025-10-09 14:0
   FROM generate_series(1, 10) g;
 INSERT INTO people VALUES (1, 1), (2, 2);
 INSERT INTO colours VALUES (1, 'red')";
-
-/// Signed by itself, for 127.0.0.1 and a hundred years; nothing but these tests trusts it.
-const CERTIFICATE: &str = "\
------BEGIN CERTIFICATE-----
-MIIBlzCCAT6gAwIBAgIUUUlWAQKTGckhJ05NOZ0UnrqfqOswCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMTIxNDAwMVoYDzIxMjYxMDI4
-MjE0MDAxWjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
-PQMBBwNCAASvUrduyhnwEk9xzcRN5EBBKeBNR0MZuDp9K0W6askUyxjOSuR1ZT90
-yZcta5EJsG8/Nm2cATXfdg4tivjHdR0Wo2wwajAdBgNVHQ4EFgQUHYDTdC+M9UYT
-wFCWpomOHhAgfT0wHwYDVR0jBBgwFoAUHYDTdC+M9UYTwFCWpomOHhAgfT0wGgYD
-VR0RBBMwEYIJbG9jYWxob3N0hwR/AAABMAwGA1UdEwEB/wQCMAAwCgYIKoZIzj0E
-AwIDRwAwRAIgFVGsqCOHrFNaS8QXkIlAt0uUH/xaVEWf6+caX2bP5dQCIFeOE8n4
-R/ZfntuKDfbhhDWslMrLbZmWp56nLPuooNWz
------END CERTIFICATE-----
-";
-const KEY: &str = "\
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgf0Y+eequcktK1Cls
-PrpSefLJZYB2Iag34rQTE0EDQKmhRANCAASvUrduyhnwEk9xzcRN5EBBKeBNR0MZ
-uDp9K0W6askUyxjOSuR1ZT90yZcta5EJsG8/Nm2cATXfdg4tivjHdR0W
------END PRIVATE KEY-----
-";
 
 /// An endpoint over an archive; all ends with the test.
 struct Scene {

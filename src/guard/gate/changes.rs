@@ -71,7 +71,8 @@ pub(super) async fn since(archive: &Archive, mark: Lsn, now: Lsn, tenant_columns
             changed.transactions += 1;
         }
     }
-    let judge = Judge { archive: archive.clone(), tenant_columns: tenant_columns.to_vec() };
+    let tenant_columns = tenant_columns.to_vec();
+    let judge = Judge { archive: archive.clone(), tenant_columns, memory: Judge::USUAL_MEMORY };
     for (name, changed) in &mut tables {
         let range = (Lsn(mark.0 + 1), Lsn(now.0.saturating_sub(1)));
         changed.tenants = judge.committed(&everything(), name, range, MOST_ROWS).await?.tenants;

@@ -40,9 +40,9 @@ UNION ALL SELECT 'enum', s.nspname || '.' || t.typname, string_agg(e.enumlabel, 
 UNION ALL SELECT 'function', s.nspname || '.' || p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')', md5(p.prosrc)
     FROM pg_proc p JOIN schemas s ON s.oid = p.pronamespace";
 
-type Inventory = BTreeMap<(String, String), String>;
+pub(super) type Inventory = BTreeMap<(String, String), String>;
 
-async fn inventory(session: &Session) -> Result<Inventory> {
+pub(super) async fn inventory(session: &Session) -> Result<Inventory> {
     let rows = session.query(INVENTORY, &[]).await?;
     Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
@@ -76,7 +76,7 @@ async fn loaded(scratch: &Source, dump: &str) -> Result<Inventory> {
     inventory(&session).await
 }
 
-fn difference(expected: &Inventory, found: &Inventory) -> Vec<Drift> {
+pub(super) fn difference(expected: &Inventory, found: &Inventory) -> Vec<Drift> {
     let keys = expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key)));
     let drift = |key: &(String, String)| {
         let (expected, found) = (expected.get(key), found.get(key));

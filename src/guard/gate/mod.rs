@@ -1,5 +1,6 @@
 //! The gate before a deployment and after it: findings, each of which passes or not, and what to do if one does not.
 
+mod archived;
 mod changes;
 mod inventory;
 mod report;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use chrono::Utc;
 use serde::Serialize;
 
+pub use archived::drift_since;
 pub use changes::{Changed, Expectation, Operations};
 pub use inventory::{Drift, drift};
 
@@ -185,7 +187,17 @@ async fn health(source: &Source, settings: &GateSettings) -> Result<Vec<Finding>
 }
 
 async fn version(source: &Source, settings: &GateSettings) -> Result<Option<Finding>> {
-    let Some((sql, wanted)) = &settings.version else { return Ok(None) };
+    match &settings.version {
+        Some((sql, wanted)) => schema_version(source, sql, wanted).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Whether the schema has the version that is wanted, by a query for it.
+///
+/// # Errors
+/// Where the query has no answer.
+pub async fn schema_version(source: &Source, sql: &str, wanted: &str) -> Result<Finding> {
     let session: Session = source.without_waiting().connect("afterimage gate").await?;
     session.batch_execute("SET search_path = \"$user\", public; SET default_transaction_read_only = on").await?;
     let messages = session.simple_query(sql.trim().trim_end_matches(';')).await?;
@@ -195,7 +207,7 @@ async fn version(source: &Source, settings: &GateSettings) -> Result<Option<Find
     });
     let found = found.ok_or_else(|| Failure::check_failed("the query for the schema's version has no answer"))?;
     let details = format!("the schema's version is {found:?}, {wanted:?} is expected");
-    Ok(Some(finding("version", found == *wanted, details)))
+    Ok(finding("version", found == wanted, details))
 }
 
 fn constraint(impact: &Impact) -> Finding {

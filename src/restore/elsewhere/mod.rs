@@ -11,12 +11,11 @@ use std::io::Write;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::recreation::known::{Known, table_name};
 use super::recreation::objects;
 use super::recreation::table::Recipe;
 use crate::archive::Archive;
 use crate::failure::{Context as _, Failure, Result};
-use crate::history::{Cut, TableAt};
+use crate::history::{Cut, Known, TableAt, table_name};
 use crate::model::{TableName, TablePattern, quote_identifier};
 use crate::postgres::Source;
 use sink::Sink;

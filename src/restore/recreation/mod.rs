@@ -5,7 +5,6 @@
 //! after: foreign keys of other tables, triggers, policies, grants, comments, owners.
 
 mod grants;
-pub(super) mod known;
 pub(super) mod objects;
 pub(super) mod table;
 
@@ -17,8 +16,8 @@ use super::plan::Note;
 use super::workspace::Workspace;
 use crate::archive::Archive;
 use crate::failure::{Context as _, Failure, Result};
+use crate::history::{Known, table_name};
 use crate::model::{Lsn, RelationVersion, TableName, quote_identifier, quote_literal};
-use known::{Known, table_name};
 use table::Recipe;
 
 /// What is left to do once the rows are there.

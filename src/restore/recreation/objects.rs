@@ -2,10 +2,10 @@
 
 use serde_json::Value as Json;
 
-use super::known::Known;
 use super::table::Recipe;
 use super::{Recreation, exists, sequence_options, set_sequence};
 use crate::failure::{Context as _, Result};
+use crate::history::{Known, table_name};
 use crate::model::{TableName, quote_identifier, quote_literal};
 
 use super::super::workspace::Workspace;
@@ -34,7 +34,7 @@ pub(in super::super) async fn make_schema(
     }
     for (_, definition) in known.objects_in("sequence", schema) {
         if definition["sequence"]["owned_by"].is_null() {
-            let name = super::known::table_name(definition);
+            let name = table_name(definition);
             make_sequence(workspace, known, &name).await?;
         }
     }
@@ -188,7 +188,7 @@ async fn make_sequence(workspace: &Workspace<'_>, known: &Known, name: &TableNam
 pub(super) fn leave_views(known: &Known, schema: &str, recreation: &mut Recreation) {
     for (kind, word) in [("view", "VIEW"), ("materialized view", "MATERIALIZED VIEW")] {
         for (_, definition) in known.objects_in(kind, schema) {
-            let name = super::known::table_name(definition);
+            let name = table_name(definition);
             if let Some(query) = definition["view"].as_str() {
                 let statement = format!("CREATE {word} {} AS {}", name.to_sql(), query.trim_end_matches(';'));
                 recreation.views.push((name, statement));

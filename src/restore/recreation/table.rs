@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::known::{Known, table_name};
+use crate::history::{Known, table_name};
 use crate::model::{TableName, quote_identifier, quote_literal};
 
 /// A table's definition, under the name that it shall have.

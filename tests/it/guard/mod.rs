@@ -3,10 +3,16 @@
 
 mod alerts;
 mod check;
+mod doctor;
 mod flights;
 mod gate;
 mod health;
+mod listener;
+mod packs;
+mod probes;
+mod recipes;
 mod sinks;
+mod thresholds;
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +20,9 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
-use crate::support::{Database, Directory, End, PATIENCE, Program, Release, Running, own_postgres, wait_for};
+use crate::support::{
+    CERTIFICATE, Database, Directory, End, PATIENCE, Program, Release, Running, own_postgres, wait_for,
+};
 
 /// What of the ERP the guard's tests need: relationships of users to organizations, and others.
 const ERP: &str = "
@@ -48,9 +56,10 @@ impl Watch {
         database.run(sql).await;
         let directory = Directory::new();
         fs::write(directory.join("afterimage.toml"), configuration).unwrap();
+        fs::write(directory.join("trusted.pem"), CERTIFICATE).unwrap();
         let program = |arguments: &[&'static str]| program(&database, &directory, arguments);
         program(&["init"]).run(PATIENCE).expect(0);
-        let mut archiver = program(&["run", "--flush-interval", "50ms"]).start();
+        let mut archiver = program(&["run", "--flush-interval", "50ms", "--http", "127.0.0.1:0"]).start();
         wait_for("the archiver streams", PATIENCE, || {
             let streams = archiver.stderr().contains("archiving from");
             assert!(streams || archiver.is_running(), "{}", archiver.stderr());
@@ -87,6 +96,17 @@ impl Watch {
         found.unwrap()
     }
 
+    /// Waits for another one than that.
+    #[track_caller]
+    fn alert_of_another(&self, rule: &str, known: &Json) -> Json {
+        let mut found = None;
+        wait_for(&format!("another alert of {rule}"), Duration::from_secs(60), || {
+            found = self.alerts().into_iter().find(|alert| alert["rule"] == rule && alert["id"] != known["id"]);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
     #[track_caller]
     fn event_of(&self, rule: &str, event: &str) -> Json {
         let mut found = None;
@@ -117,5 +137,7 @@ impl Watch {
 fn program(database: &Database, directory: &Directory, arguments: &[&str]) -> Program {
     let configuration = directory.join("afterimage.toml");
     let program = Program::afterimage(arguments.iter().copied()).source(database).archive(&directory.archive());
+    let trusted = directory.join("trusted.pem");
+    let program = program.variable("SSL_CERT_FILE", trusted.to_str().unwrap());
     program.variable("AFTERIMAGE_CONFIG", configuration.to_str().unwrap())
 }

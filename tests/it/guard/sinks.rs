@@ -1,11 +1,12 @@
 //! Where alerts are told.
 
-use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+
 use super::Watch;
+use super::listener::{Listener, Secret};
 use crate::support::{Release, wait_for};
 
 const RULE: &str = "[[rule]]
@@ -15,92 +16,6 @@ operations = [\"delete\"]
 rows = 100
 severity = \"CRITICAL\"
 ";
-
-/// Somebody who listens for HTTP, or for mail, and keeps what is said.
-struct Listener {
-    port: u16,
-    heard: Arc<Mutex<Vec<String>>>,
-}
-
-impl Listener {
-    /// Answers the first so many requests with an error.
-    fn http(refused: usize) -> Listener {
-        Listener::start(move |stream, count| {
-            let mut request = Vec::new();
-            let mut buffer = [0; 4096];
-            loop {
-                let read = stream.read(&mut buffer).unwrap_or(0);
-                request.extend_from_slice(&buffer[..read]);
-                let text = String::from_utf8_lossy(&request).into_owned();
-                let length = text
-                    .to_lowercase()
-                    .split("content-length: ")
-                    .nth(1)
-                    .and_then(|rest| rest.lines().next().and_then(|line| line.trim().parse::<usize>().ok()));
-                let body = text.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len());
-                if read == 0 || length.is_some_and(|length| body >= length) {
-                    let status = if count < refused { "503 Service Unavailable" } else { "200 OK" };
-                    let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                    return text;
-                }
-            }
-        })
-    }
-
-    /// As much of a mail server as a client needs.
-    fn smtp() -> Listener {
-        Listener::start(|stream, _| {
-            let mut said = String::new();
-            let mut in_data = false;
-            let _ = write!(stream, "220 test\r\n");
-            let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
-            let mut line = String::new();
-            while std::io::BufRead::read_line(&mut reader, &mut line).unwrap_or(0) > 0 {
-                said.push_str(&line);
-                let word = line.trim_end().to_owned();
-                line.clear();
-                let answer = match (in_data, word.get(..4).unwrap_or(word.as_str())) {
-                    (true, _) if word == "." => {
-                        in_data = false;
-                        "250 taken"
-                    }
-                    (true, _) => continue,
-                    (false, "DATA") => {
-                        in_data = true;
-                        "354 go on"
-                    }
-                    (false, "QUIT") => {
-                        let _ = write!(stream, "221 bye\r\n");
-                        return said;
-                    }
-                    _ => "250 fine",
-                };
-                let _ = write!(stream, "{answer}\r\n");
-                if answer == "250 taken" {
-                    return said;
-                }
-            }
-            said
-        })
-    }
-
-    fn start(serve: impl Fn(&mut std::net::TcpStream, usize) -> String + Send + 'static) -> Listener {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (port, heard) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));
-        let kept = Arc::clone(&heard);
-        std::thread::spawn(move || {
-            for (count, stream) in listener.incoming().enumerate() {
-                let said = serve(&mut stream.unwrap(), count);
-                kept.lock().unwrap().push(said);
-            }
-        });
-        Listener { port, heard }
-    }
-
-    fn heard(&self) -> Vec<String> {
-        self.heard.lock().unwrap().clone()
-    }
-}
 
 /// A port that nobody listens on.
 fn dead_port() -> u16 {
@@ -185,4 +100,36 @@ async fn what_nobody_acknowledges_is_told_again_and_too_many_are_held_back() {
     wait_for("both are in the archive", Duration::from_secs(30), || watch.alerts().len() == 2);
     let raised = all.heard().iter().filter(|said| said.contains("\"event\":\"raised\"")).count();
     assert_eq!(raised, 1, "the second one was held back");
+}
+
+/// Passwords and webhooks' addresses are secrets: they go to nobody but the server that was meant.
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_and_webhooks_go_over_tls_to_servers_that_are_trusted_only() {
+    let (mail, hook) = (Listener::smtp_over(Secret::Trusted), Listener::http_over(Secret::Trusted));
+    let (false_mail, false_hook) = (Listener::smtp_over(Secret::Untrusted), Listener::http_over(Secret::Untrusted));
+    let sink = |name: &str, mail: u16, hook: u16| {
+        format!(
+            "[[sink]]\nname = \"{name}-mail\"\nkind = \"email\"\nurl = \"smtps://guard:o%2Ben%20sesame@localhost:{mail}\"
+from = \"guard@example.org\"\nto = [\"dba@example.org\", \"cto@example.org\"]
+[[sink]]\nname = \"{name}-hook\"\nkind = \"webhook\"\nurl = \"https://localhost:{hook}/secret\"\n"
+        )
+    };
+    let sinks = [sink("right", mail.port, hook.port), sink("wrong", false_mail.port, false_hook.port)].concat();
+    let watch = Watch::begin(Release::System, &format!("{RULE}{sinks}")).await;
+    watch.database.run("DELETE FROM core_relationships WHERE id <= 150").await;
+    let wait = |what: &str, is_so: &dyn Fn() -> bool| wait_for(what, Duration::from_secs(60), is_so);
+    wait("mail is sent", &|| mail.heard().iter().any(|said| said.contains("Subject: [CRITICAL] mass:")));
+    let said = mail.heard().concat();
+    let login = said.lines().find_map(|line| line.strip_prefix("AUTH PLAIN ")).unwrap_or_else(|| panic!("{said}"));
+    let login = base64::engine::general_purpose::STANDARD.decode(login).unwrap();
+    assert_eq!(String::from_utf8(login).unwrap(), "\0guard\0o+en sesame");
+    assert!(said.contains("RCPT TO:<dba@example.org>") && said.contains("RCPT TO:<cto@example.org>"), "{said}");
+    wait("the webhook is told", &|| hook.heard().iter().any(|said| said.contains("\"rule\":\"mass\"")));
+    for name in ["wrong-mail", "wrong-hook"] {
+        let complaint = format!("the sink {name} does not take alert");
+        wait(&complaint, &|| watch.archiver.stderr().contains(&complaint));
+    }
+    assert!(!watch.archiver.stderr().contains("secret"), "{}", watch.archiver.stderr());
+    let leaked = [false_mail.heard(), false_hook.heard()].concat().concat();
+    assert_eq!(leaked, "", "nothing is said to who is not who it should be");
 }

@@ -1,5 +1,6 @@
 //! What tests stand on: servers, databases, the program itself, oracles. Its own tests are in [`tests`].
 
+mod certificate;
 mod directory;
 mod load;
 mod oracle;
@@ -12,13 +13,14 @@ mod site;
 mod tests;
 mod watcher;
 
+pub(crate) use certificate::{CERTIFICATE, KEY, UNTRUSTED_CERTIFICATE, UNTRUSTED_KEY};
 pub(crate) use directory::Directory;
 pub(crate) use load::Load;
 pub(crate) use oracle::{Snapshot, copy_query};
 pub(crate) use postgres::{Database, Release, connect, own_postgres, postgres};
 pub(crate) use program::{End, Program, Running, target_directory};
 pub(crate) use proxy::{Loss, Proxy};
-pub(crate) use python::{node, python};
+pub(crate) use python::{executable, node, python};
 pub(crate) use s3::{Bucket, s3};
 pub(crate) use site::{PATIENCE, Site, State, difference};
 pub(crate) use watcher::Watcher;

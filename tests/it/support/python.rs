@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Program, target_directory};
 
-/// Runs a script (deltalake, duckdb, psycopg, pyarrow, pytz and sqlalchemy are there) and gives what it printed.
+/// Runs a script (what tests/requirements.in lists is there) and gives what it printed.
 ///
 /// # Panics
 /// Where the script fails, with its traceback, or takes more than two minutes.
@@ -29,7 +29,7 @@ pub(crate) fn node<'a>(script: &'a str, arguments: impl IntoIterator<Item = &'a 
 }
 
 /// A program of the environment.
-pub(super) fn executable(name: &str) -> PathBuf {
+pub(crate) fn executable(name: &str) -> PathBuf {
     let path = target_directory().join("python/bin").join(name);
     assert!(path.exists(), "there is no {}; run tests/install test", path.display());
     path

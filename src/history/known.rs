@@ -9,9 +9,10 @@ use crate::failure::Result;
 use crate::model::{Lsn, RelationEvent, RelationRecord, TableName};
 
 /// See the module's documentation.
-pub(in super::super) struct Known {
-    /// Tables and partitioned tables, as the source described them.
-    pub(in super::super) tables: BTreeMap<u32, Json>,
+#[derive(Debug)]
+pub struct Known {
+    /// Tables and partitioned tables by their numbers, as the source described them.
+    pub tables: BTreeMap<u32, Json>,
     /// What is no table, by kind and name: `type`, `function`, `schema`, `sequence`, `view`.
     objects: BTreeMap<(String, String), Json>,
     /// What sequences stood at: the latest value and whether it had been given out.
@@ -19,7 +20,11 @@ pub(in super::super) struct Known {
 }
 
 impl Known {
-    pub(in super::super) async fn before(archive: &Archive, cut: Lsn) -> Result<Known> {
+    /// Reads what was known before a cut.
+    ///
+    /// # Errors
+    /// As the archive says.
+    pub async fn before(archive: &Archive, cut: Lsn) -> Result<Known> {
         let start = archive.identity().start_lsn;
         let holds = |lsn: Lsn| lsn < cut || lsn <= start;
         let mut tables = BTreeMap::new();
@@ -44,27 +49,30 @@ impl Known {
     }
 
     /// Another object, by its kind and its name as PostgreSQL writes it.
-    pub(in super::super) fn object(&self, kind: &str, name: &str) -> Option<&Json> {
+    pub fn object(&self, kind: &str, name: &str) -> Option<&Json> {
         self.objects.get(&(kind.to_owned(), name.to_owned()))
     }
 
     /// The objects of a kind in a schema, with their names.
-    pub(in super::super) fn objects_in<'k>(
-        &'k self,
-        kind: &'k str,
-        schema: &'k str,
-    ) -> impl Iterator<Item = (&'k str, &'k Json)> {
+    pub fn objects_in<'k>(&'k self, kind: &'k str, schema: &'k str) -> impl Iterator<Item = (&'k str, &'k Json)> {
         let prefix = format!("{}.", TableName::new(schema, "x").to_string().trim_end_matches(".x"));
         let of_kind = self.objects.iter().filter(move |((known, _), _)| known == kind);
         of_kind.filter(move |((_, name), _)| name.starts_with(&prefix)).map(|((_, name), json)| (name.as_str(), json))
     }
 
-    pub(in super::super) fn sample(&self, sequence: &TableName) -> Option<(i64, bool)> {
+    /// All objects of a kind, with their names.
+    pub fn all<'k>(&'k self, kind: &'k str) -> impl Iterator<Item = (&'k str, &'k Json)> {
+        let of_kind = self.objects.iter().filter(move |((known, _), _)| known == kind);
+        of_kind.map(|((_, name), json)| (name.as_str(), json))
+    }
+
+    /// What a sequence stood at last: the value, and whether it had been given out.
+    pub fn sample(&self, sequence: &TableName) -> Option<(i64, bool)> {
         self.samples.get(sequence).copied()
     }
 
     /// The foreign keys of other tables that refer to one: the table, the constraint's name and its definition.
-    pub(in super::super) fn referring_to(&self, oid: u32, name: &TableName) -> Vec<(TableName, String, String)> {
+    pub fn referring_to(&self, oid: u32, name: &TableName) -> Vec<(TableName, String, String)> {
         let target = format!(" REFERENCES {name}(");
         let mut found = Vec::new();
         for (_, table) in self.tables.iter().filter(|(known, _)| **known != oid) {
@@ -117,7 +125,7 @@ fn key_of(object: &Json) -> Option<(String, String)> {
 }
 
 /// What a described relation is called.
-pub(in super::super) fn table_name(definition: &Json) -> TableName {
+pub fn table_name(definition: &Json) -> TableName {
     let text = |name: &str| definition[name].as_str().unwrap_or_default().to_owned();
     TableName::new(text("schema"), text("name"))
 }

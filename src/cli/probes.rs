@@ -1,0 +1,132 @@
+//! What `run --http` answers: whether it lives, whether it is ready, and numbers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::Mutex;
+
+use super::findings::{Finding, State, of_vitals};
+use super::metrics;
+use super::vitals::{self, TableVitals, Vitals};
+use crate::archive::{Archive, Publication, Store};
+use crate::failure::Result;
+use crate::http::{Answer, Routes};
+use crate::postgres::Source;
+
+/// How old an answer may be: many may ask.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+/// The same of files, which are counted by reading every table's log.
+const FILES_FRESH_FOR: Duration = Duration::from_secs(60);
+/// How long a look may take.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What an archiver has published since it began.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) transactions: AtomicU64,
+    pub(super) changes: AtomicU64,
+    pub(super) publications: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn note(&self, publication: &Publication) {
+        let transactions = &publication.transactions;
+        let changes = transactions.iter().flat_map(|one| one.tables.values()).map(|counts| counts.total()).sum();
+        self.transactions.fetch_add(transactions.len() as u64, Ordering::Relaxed);
+        self.changes.fetch_add(changes, Ordering::Relaxed);
+        self.publications.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// See the module's documentation.
+pub(super) struct Probes {
+    pub(super) source: Source,
+    pub(super) store: Store,
+    pub(super) max_lag: Duration,
+    pub(super) counters: Arc<Counters>,
+    pub(super) seen: Mutex<Option<(Instant, Arc<Vitals>)>>,
+    pub(super) files: Mutex<Option<(Instant, Arc<Vec<TableVitals>>)>>,
+}
+
+/// What `/readyz` says.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    ready: bool,
+    findings: Vec<Finding>,
+}
+
+impl Probes {
+    pub(super) fn new(source: &Source, store: &Store, max_lag: Duration) -> Probes {
+        Probes {
+            source: source.without_waiting(),
+            store: store.clone(),
+            max_lag,
+            counters: Arc::default(),
+            seen: Mutex::default(),
+            files: Mutex::default(),
+        }
+    }
+
+    async fn vitals(&self) -> Result<Arc<Vitals>> {
+        let mut seen = self.seen.lock().await;
+        if let Some((_, vitals)) = seen.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
+            return Ok(Arc::clone(vitals));
+        }
+        let archive = Archive::open(&self.store).await?;
+        let (vitals, _) = vitals::gather(&archive, Some(&self.source)).await?;
+        let vitals = Arc::new(vitals);
+        *seen = Some((Instant::now(), Arc::clone(&vitals)));
+        Ok(vitals)
+    }
+
+    async fn files(&self) -> Result<Arc<Vec<TableVitals>>> {
+        let mut seen = self.files.lock().await;
+        if let Some((_, files)) = seen.as_ref().filter(|(at, _)| at.elapsed() < FILES_FRESH_FOR) {
+            return Ok(Arc::clone(files));
+        }
+        let files = Arc::new(vitals::tables(&Archive::open(&self.store).await?).await?);
+        *seen = Some((Instant::now(), Arc::clone(&files)));
+        Ok(files)
+    }
+
+    async fn readiness(&self) -> Readiness {
+        let findings = match tokio::time::timeout(PATIENCE, self.vitals()).await {
+            Ok(Ok(vitals)) => of_vitals(&vitals, self.max_lag),
+            Ok(Err(failure)) => vec![Finding::of_failure("archive", &failure)],
+            Err(_) => {
+                let details = format!("source and archive did not answer within {} s", PATIENCE.as_secs());
+                vec![Finding::failed("connection", details, "look at both; afterimage doctor asks them one by one")]
+            }
+        };
+        let ready = findings.iter().all(|finding| finding.state != State::Failed);
+        Readiness { ready, findings }
+    }
+
+    async fn metrics(&self) -> Result<String> {
+        let vitals = self.vitals().await?;
+        Ok(metrics::text(&vitals, &of_vitals(&vitals, self.max_lag), &self.files().await?, &self.counters))
+    }
+}
+
+#[async_trait::async_trait]
+impl Routes for Probes {
+    async fn get(&self, path: &str) -> Option<Answer> {
+        match path {
+            "/livez" => Some(Answer::text("200 OK", "ok\n")),
+            "/readyz" => {
+                let readiness = self.readiness().await;
+                let body = serde_json::to_string_pretty(&readiness).unwrap_or_default() + "\n";
+                let status = if readiness.ready { "200 OK" } else { "503 Service Unavailable" };
+                Some(Answer { status, content_type: "application/json", body })
+            }
+            "/metrics" => Some(match tokio::time::timeout(PATIENCE, self.metrics()).await {
+                Ok(Ok(body)) => Answer { status: "200 OK", content_type: metrics::CONTENT_TYPE, body },
+                Ok(Err(failure)) => Answer::text("503 Service Unavailable", format!("{failure}\n")),
+                Err(_) => Answer::text("503 Service Unavailable", "source and archive do not answer\n"),
+            }),
+            _ => None,
+        }
+    }
+}
