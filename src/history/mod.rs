@@ -5,6 +5,7 @@
 mod changes;
 mod chronicle;
 mod export;
+mod gaps;
 mod gathering;
 mod key_table;
 mod keys;
@@ -24,6 +25,7 @@ mod tests;
 pub use changes::{Key, KeySet};
 pub use chronicle::{Chronicle, Cleared, EventKind, EventSink, KIND, LIFE, NEW, Telling};
 pub use export::{ExportFormat, export, json_row};
+pub use gaps::{Gap, gaps};
 pub use gathering::Gather;
 pub use lives::{Account, Lives, account_schema};
 pub use overlay::{TouchedKeys, Write, touched_keys, writes};

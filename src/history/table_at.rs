@@ -448,7 +448,7 @@ pub(super) fn identity_kind(relation: &RelationVersion) -> Option<Vec<i16>> {
 }
 
 /// The newest base image under a name that is of this table: another may have had the name too.
-async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Result<Option<Image>> {
+pub(super) async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Result<Option<Image>> {
     for image in archive.images(name, at).await? {
         if let Some(file) = image.files.first()
             && archive.read(file, None).await?.relation()?.oid == oid
