@@ -23,10 +23,10 @@ mod typed;
 mod tests;
 
 pub use changes::{Key, KeySet};
-pub use chronicle::{Chronicle, Cleared, EventKind, EventSink, KIND, LIFE, NEW, Telling};
+pub use chronicle::{Chronicle, Cleared, EventKind, EventSink, KIND, LIFE, NEW, RangeOf, Telling};
 pub use export::{ExportFormat, export, json_row};
 pub use gaps::{Gap, gaps};
-pub use gathering::Gather;
+pub use gathering::{Condition, Gather};
 pub use lives::{Account, Lives, account_schema};
 pub use overlay::{TouchedKeys, Write, touched_keys, writes};
 pub use point::{Cut, Resolver, resolve, shown_time, source_position};

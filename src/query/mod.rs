@@ -27,6 +27,7 @@
 mod account;
 mod archived;
 mod catalog;
+mod conditions;
 mod derived;
 mod dialect;
 mod emission;

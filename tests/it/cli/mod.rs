@@ -7,6 +7,8 @@ mod forensics;
 mod help;
 mod past;
 mod points;
+mod pruning;
+mod questions;
 mod shell;
 mod sources;
 
