@@ -19,7 +19,7 @@ use crate::model::{
     RelationVersion, RestoreRecord, SequenceSample, TableName, Transaction, Xid,
 };
 
-/// The columns of a log table that this version writes; `None` for those that it only reserves.
+/// The columns of a log table; `None` for those that are not written.
 pub fn schema(table: LogTable) -> Option<SchemaRef> {
     match table {
         LogTable::Transactions => Some(Arc::clone(&TRANSACTIONS)),

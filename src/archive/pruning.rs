@@ -12,12 +12,29 @@ use parquet::file::statistics::Statistics;
 use super::delta::DataFile;
 use crate::columnar::{Bound, names};
 
-/// What the values of one key column can be.
+/// What the values of one column can be.
 #[derive(Debug, Clone)]
 pub struct KeyBounds {
     stored: String,
-    /// Ascending.
-    values: Vec<Bound>,
+    values: Values,
+}
+
+/// Some of the values that a column's type has.
+#[derive(Debug, Clone)]
+pub enum Values {
+    /// These, ascending.
+    Among(Vec<Bound>),
+    /// All from one to another, both included; to or from all, where one is left out.
+    Between(Option<Bound>, Option<Bound>),
+}
+
+impl Values {
+    /// These, in any order.
+    pub fn among(mut values: Vec<Bound>) -> Values {
+        values.sort_unstable();
+        values.dedup();
+        Values::Among(values)
+    }
 }
 
 /// Rows by their number in the file, from and to.
@@ -25,9 +42,7 @@ pub(super) type Rows = Range<u64>;
 
 impl KeyBounds {
     /// The values that a column, under its stored name, may have.
-    pub fn new(stored: &str, mut values: Vec<Bound>) -> KeyBounds {
-        values.sort_unstable();
-        values.dedup();
+    pub fn new(stored: &str, values: Values) -> KeyBounds {
         KeyBounds { stored: stored.to_owned(), values }
     }
 
@@ -39,22 +54,30 @@ impl KeyBounds {
     }
 
     fn may_lie_within(&self, least: Option<Bound>, greatest: Option<Bound>) -> bool {
-        // A column that was not typed yet when the file was written has bounds of another kind.
-        let comparable = |bound: &Bound| {
-            self.values.first().is_some_and(|value| std::mem::discriminant(value) == std::mem::discriminant(bound))
+        let sought = match &self.values {
+            Values::Among(values) => values.first(),
+            Values::Between(first, last) => first.as_ref().or(last.as_ref()),
         };
+        // A column that was not typed yet when the file was written has bounds of another kind.
+        let comparable =
+            |bound: &Bound| sought.is_some_and(|value| std::mem::discriminant(value) == std::mem::discriminant(bound));
         let (least, greatest) = (least.filter(comparable), greatest.filter(comparable));
-        let first = least.map_or(0, |least| self.values.partition_point(|value| *value < least));
-        self.values.get(first).is_some_and(|value| greatest.is_none_or(|greatest| *value <= greatest))
+        match &self.values {
+            Values::Among(values) => {
+                let first = least.map_or(0, |least| values.partition_point(|value| *value < least));
+                values.get(first).is_some_and(|value| greatest.is_none_or(|greatest| *value <= greatest))
+            }
+            Values::Between(first, last) => {
+                let below = first.as_ref().zip(greatest).is_some_and(|(first, greatest)| greatest < *first);
+                let above = last.as_ref().zip(least).is_some_and(|(last, least)| least > *last);
+                !below && !above
+            }
+        }
     }
 
     /// The rows in which the column at this path can have one of the values; all where nothing is known.
     fn rows(&self, metadata: &ParquetMetaData, parents: &[&str]) -> Vec<Rows> {
-        let path: Vec<&str> = parents.iter().copied().chain([self.stored.as_str()]).collect();
-        let columns = metadata.file_metadata().schema_descr().columns();
-        let Some(leaf) = columns.iter().position(|column| column.path().parts() == path) else {
-            return Vec::new();
-        };
+        let Some(leaf) = self.leaf(metadata, parents) else { return Vec::new() };
         let (mut found, mut first) = (Vec::new(), 0);
         for group in 0..metadata.num_row_groups() {
             let rows = first..first + metadata.row_group(group).num_rows().max(0) as u64;
@@ -64,6 +87,13 @@ impl KeyBounds {
             }
         }
         found
+    }
+
+    /// Which of the file's columns it is.
+    fn leaf(&self, metadata: &ParquetMetaData, parents: &[&str]) -> Option<usize> {
+        let path: Vec<&str> = parents.iter().copied().chain([self.stored.as_str()]).collect();
+        let columns = metadata.file_metadata().schema_descr().columns();
+        columns.iter().position(|column| column.path().parts() == path)
     }
 
     fn in_group(&self, statistics: Option<&Statistics>, rows: u64) -> bool {
@@ -134,7 +164,14 @@ pub(super) fn rows_of_keys(metadata: &ParquetMetaData, bounds: &[KeyBounds]) -> 
     if bounds.is_empty() { all() } else { union(among(&[]), among(&[names::OLD])) }
 }
 
-fn intersection(one: &[Rows], other: &[Rows]) -> Vec<Rows> {
+/// The rows whose own columns can have all of these values. A column that the file does not have says nothing.
+pub(super) fn rows_of_values(metadata: &ParquetMetaData, bounds: &[KeyBounds]) -> Vec<Rows> {
+    let all = Vec::from_iter(std::iter::once(0..metadata.file_metadata().num_rows().max(0) as u64));
+    let known = bounds.iter().filter(|column| column.leaf(metadata, &[]).is_some());
+    known.fold(all, |rows, column| intersection(&rows, &union(column.rows(metadata, &[]), [])))
+}
+
+pub(super) fn intersection(one: &[Rows], other: &[Rows]) -> Vec<Rows> {
     let (mut found, mut at, mut beside) = (Vec::new(), 0, 0);
     while let (Some(a), Some(b)) = (one.get(at), other.get(beside)) {
         let both = a.start.max(b.start)..a.end.min(b.end);
@@ -175,7 +212,7 @@ mod tests {
     #[test]
     fn values_are_looked_for_between_bounds() {
         let number = |number| Some(Bound::Number(number));
-        let bounds = KeyBounds::new("id", vec![Bound::Number(9), Bound::Number(3)]);
+        let bounds = KeyBounds::new("id", Values::among(vec![Bound::Number(9), Bound::Number(3)]));
         assert!(bounds.may_lie_within(number(0), number(3)));
         assert!(!bounds.may_lie_within(number(4), number(8)));
         assert!(bounds.may_lie_within(number(4), None));
@@ -183,5 +220,11 @@ mod tests {
         assert!(bounds.may_lie_within(None, number(3)));
         assert!(!bounds.may_lie_within(None, number(2)));
         assert!(bounds.may_lie_within(Some(Bound::Bytes(Box::from(*b"5"))), Some(Bound::Bytes(Box::from(*b"6")))));
+        let bounds = KeyBounds::new("id", Values::Between(number(3), number(9)));
+        for (least, greatest, may) in [(0, 2, false), (0, 3, true), (5, 5, true), (9, 20, true), (10, 20, false)] {
+            assert_eq!(bounds.may_lie_within(number(least), number(greatest)), may, "{least} {greatest}");
+        }
+        assert!(KeyBounds::new("id", Values::Between(None, number(9))).may_lie_within(number(2), number(20)));
+        assert!(!KeyBounds::new("id", Values::Between(None, number(9))).may_lie_within(number(10), None));
     }
 }

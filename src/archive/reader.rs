@@ -487,6 +487,17 @@ impl DataReader {
         DataReader { rows: Some(rows), ..self }
     }
 
+    /// The rows of the file whose columns can have these values, by the file's statistics.
+    pub fn rows_of_values(&self, bounds: &[KeyBounds]) -> Vec<Rows> {
+        pruning::rows_of_values(self.metadata.metadata(), bounds)
+    }
+
+    /// Of the rows that are read only those among these, which ascend.
+    pub fn within(self, rows: &[Rows]) -> DataReader {
+        let rows = self.rows.as_ref().map_or_else(|| rows.to_vec(), |chosen| pruning::intersection(chosen, rows));
+        DataReader { rows: Some(rows), ..self }
+    }
+
     /// The numbers in the file of the rows that are read, in order.
     pub fn row_numbers(&self) -> impl Iterator<Item = u64> + Send + use<> {
         let all = 0..self.metadata.metadata().file_metadata().num_rows().max(0) as u64;

@@ -147,7 +147,7 @@ pub(super) fn require_table<'a>(pattern: &TablePattern, tables: impl Iterator<It
     }
 }
 
-fn unknown_table(pattern: &TablePattern, known: &[&TableName]) -> Failure {
+pub(super) fn unknown_table(pattern: &TablePattern, known: &[&TableName]) -> Failure {
     let mut names: Vec<String> = known.iter().map(ToString::to_string).collect();
     names.sort();
     let shown = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");

@@ -1,12 +1,12 @@
 //! `afterimage export`.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::context::{Context, parse_pattern, parse_point, single_table};
+use super::outfile::OutFile;
 use super::output::human;
 use super::progress::say;
 use crate::config::ByteSize;
@@ -112,48 +112,13 @@ impl<W: Write> Write for Pipe<W> {
     }
 }
 
-/// A device or a pipe is written to as it is; a file is written beside and renamed, so that a half-written
-/// export never has the name asked for.
+/// `None` where it was a pipe whose reader has left.
 async fn to_file(table: &TableAt, format: ExportFormat, path: &Path) -> Result<Option<u64>> {
-    let fail = |error: io::Error| unwritable(path, &error);
-    // A link's target is replaced, not the link.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    match fs::metadata(&target) {
-        Ok(found) if found.is_dir() => return Err(unwritable(path, &io::ErrorKind::IsADirectory.into())),
-        // What /dev names is open already, whatever it is.
-        Ok(found) if !found.is_file() || path.starts_with("/dev") => {
-            let out = File::create(&target).map_err(fail)?;
-            return to_pipe(table, format, out).await;
-        }
-        _ => {}
+    let mut file = OutFile::create(path)?;
+    if file.is_device() {
+        return to_pipe(table, format, file).await;
     }
-    let partial = Partial::beside(&target);
-    let mut out = BufWriter::new(File::create_new(&partial.0).map_err(fail)?);
-    let rows = export(table, format, &mut out).await.map_err(|failure| failure.context(path.display()))?;
-    out.flush().map_err(fail)?;
-    fs::rename(&partial.0, &target).map_err(fail)?;
+    let rows = export(table, format, &mut file).await.map_err(|failure| failure.context(path.display()))?;
+    file.finish()?;
     Ok(Some(rows))
-}
-
-fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("writing {}: {error}", path.display()))
-        .remedy("name a file in a directory that exists and that this user may write to")
-}
-
-/// A file on its way; removed when dropped, unless it has its own name by then.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn beside(target: &Path) -> Partial {
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".{}.partial", std::process::id()));
-        Partial(name.into())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After the rename there is nothing to remove, and otherwise the failure matters more.
-        let _ = fs::remove_file(&self.0);
-    }
 }

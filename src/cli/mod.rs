@@ -5,6 +5,7 @@ mod context;
 mod demo;
 mod diff;
 mod doctor;
+mod editor;
 mod export;
 mod findings;
 mod gate;
@@ -17,6 +18,7 @@ mod log;
 mod maintain;
 mod mark;
 mod metrics;
+mod outfile;
 pub mod output;
 mod pager;
 mod probes;
@@ -28,7 +30,9 @@ mod run;
 mod said;
 mod serve;
 mod session;
+mod shell;
 mod show;
+mod state;
 mod status;
 mod telling;
 mod verify;
@@ -97,7 +101,9 @@ enum Command {
     /// List the archived transactions, newest first
     #[command(after_help = "Examples:
   afterimage log -n 20
-  afterimage log --table 'sales.*' --op delete --from '2h ago'")]
+  afterimage log --table 'sales.*' --op delete --from '2h ago'
+  afterimage log --table orders --where \"status = 'paid'\" --stat
+  afterimage log --context user=app --oneline")]
     Log(log::LogArgs),
     /// Show one transaction: who, when, and each row before and after
     #[command(after_help = "Examples:
@@ -128,17 +134,21 @@ enum Command {
   afterimage export orders --at '15m ago' >orders.csv
   afterimage export sales.orders --at before:742 --format sql --output orders.sql")]
     Export(export::ExportArgs),
-    /// Ask the archive in SQL: tables as they were, their changes, and afterimage.transactions, …
+    /// Ask the archive in SQL, one statement or in a shell: tables as they were, their changes, and afterimage.transactions, …
     #[command(after_help = "\
 A table's name means its rows at --at, or where the archive is. Other points and histories:
   orders FOR SYSTEM_TIME AS OF 'POINT', as_of('orders', 'POINT')
   changes('orders', 'FROM', 'TO')    each change: _lsn, _seq, _xid, _ts, _op, old, new
   versions('orders', 'FROM', 'TO')   each version of a row, _from and _to when
   diff('orders', 'FROM', 'TO')       what differs: _change, old, new
+Without SQL, statements that end in ; and psql's commands (\\d, \\x, \\timing, \\at POINT, \\?) come from the terminal
+or from standard input.
 Examples:
   afterimage query 'SHOW TABLES'
   afterimage query \"SELECT _ts, _xid, old.id FROM changes('orders') WHERE _op = 'delete' ORDER BY _lsn\"
-  afterimage query 'SELECT count(*) FROM sales.orders' --at 2025-10-09T14:00Z")]
+  afterimage query 'SELECT count(*) FROM sales.orders' --at 2025-10-09T14:00Z
+  afterimage query 'SELECT * FROM orders' --format parquet --output orders.parquet
+  afterimage query <script.sql")]
     Query(query::QueryArgs),
     /// Let PostgreSQL's clients (psql, drivers, dashboards) read the archive
     Serve(serve::ServeArgs),
@@ -209,6 +219,9 @@ fn report(failure: &Failure) {
     let (red, bold, reset) = ("\x1b[31;1m", "\x1b[1m", "\x1b[0m");
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(stderr, "{red}error:{reset} {}", one_line(failure.cause()));
+    if let Some(place) = failure.place() {
+        let _ = writeln!(stderr, "{}", redaction::without_passwords(&place.excerpt()));
+    }
     if let Some(remedy) = failure.remedy_text() {
         let _ = writeln!(stderr, " {bold}help:{reset} {}", one_line(remedy));
     }

@@ -3,6 +3,9 @@
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::process::{Child, Command, Stdio};
 
+/// Where there is no `less`, pages are not turned.
+const LESS: &str = "if command -v less >/dev/null; then exec less; else exec cat; fi";
+
 /// Standard output, or a pager in front of it.
 pub(super) struct Pager {
     /// `None` once the pager has all.
@@ -19,7 +22,7 @@ impl Pager {
             return plain();
         }
         let named = |name: &str| std::env::var(name).ok().filter(|pager| !pager.is_empty());
-        let pager = named("AFTERIMAGE_PAGER").or_else(|| named("PAGER")).unwrap_or_else(|| "less".to_owned());
+        let pager = named("AFTERIMAGE_PAGER").or_else(|| named("PAGER")).unwrap_or_else(|| LESS.to_owned());
         let mut command = Command::new("sh");
         command.args(["-c", &pager]).stdin(Stdio::piped());
         if std::env::var_os("LESS").is_none() {

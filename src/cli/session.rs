@@ -25,15 +25,24 @@ impl Asking {
         let store = archive.store();
         let spill = SpillDirectory::of_this_process(None);
         let limits = Limits { memory_bytes: memory, spill_dir: spill.path().to_owned() };
-        let mut tables = ArchivedTables::now(archive).await?.with_source(context.source_if_named()?, context.wait);
-        if let Some(cut) = at {
-            tables = tables.at(cut);
-        }
-        let tables = Arc::new(tables);
+        let tables = seen(context, archive, at).await?;
         let read: Arc<dyn crate::query::Tables> = tables.clone();
         let session = Session::new(read, Arc::clone(store.objects()), store.root().clone(), limits)?;
         Ok(Asking { session, tables, _spill: spill })
     }
+
+    /// The same session over the archive as it is by now.
+    pub(super) async fn again(&self, context: &Context, archive: &Archive, at: Option<Cut>) -> Result<Session> {
+        Ok(self.session.over(seen(context, archive, at).await?))
+    }
+}
+
+async fn seen(context: &Context, archive: &Archive, at: Option<Cut>) -> Result<Arc<ArchivedTables>> {
+    let tables = ArchivedTables::now(archive).await?.with_source(context.source_if_named()?, context.wait);
+    Ok(Arc::new(match at {
+        Some(cut) => tables.at(cut),
+        None => tables,
+    }))
 }
 
 /// Where a query spills to; gone when the query is done.

@@ -84,7 +84,8 @@ pub(super) async fn find(context: &Context, archive: &Archive, text: &str) -> Re
     })
 }
 
-fn header(transaction: &Transaction, ddl: &[DdlRecord]) -> String {
+/// All that is known of a transaction apart from its rows.
+pub(super) fn header(transaction: &Transaction, ddl: &[DdlRecord]) -> String {
     let commit = &transaction.commit;
     let mut text = format!("\x1b[33mtransaction {}  xid {}\x1b[0m\n", commit.lsn, commit.xid);
     text.push_str(&format!("Date:   {}\n", shown_time(commit.time)));

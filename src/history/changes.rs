@@ -9,7 +9,7 @@ use arrow::datatypes::Int64Type;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use hashbrown::DefaultHashBuilder;
 
-use crate::archive::{Archive, DataFile, DataReader, KeyBounds};
+use crate::archive::{Archive, DataFile, DataReader, KeyBounds, Values};
 use crate::columnar::{RowReader, Storage, Wanted, names, old_rows};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, Lsn, Operation, Position, RelationVersion, TableName};
@@ -425,7 +425,7 @@ pub(super) fn key_bounds(columns: &[Wanted<'_>], keys: &KeySet) -> Vec<KeyBounds
     let bounds = stored.filter_map(|(at, column)| {
         let storage = Storage::of_column(column);
         let values = keys.iter().map(|key| storage.bound(key_field(key, at)?)).collect::<Option<Vec<_>>>()?;
-        Some(KeyBounds::new(&column.stored, values))
+        Some(KeyBounds::new(&column.stored, Values::among(values)))
     });
     bounds.collect()
 }

@@ -102,6 +102,9 @@ struct Segment {
     unique: bool,
 }
 
+/// The least and the greatest, where there are such.
+pub type RangeOf = (Option<i64>, Option<i64>);
+
 /// Of more bytes of changes the keys are not held in memory to leave out the rows that no change touches.
 const SMALL_RANGE_BYTES: u64 = 64 << 20;
 
@@ -135,6 +138,38 @@ impl Chronicle {
     /// The same of the rows under these keys, which name the columns of the table's last identity.
     pub fn with_keys(self, only: KeySet) -> Chronicle {
         Chronicle { only: Some(Arc::new(only)), ..self }
+    }
+
+    /// The same without changes by transactions outside of these commit LSNs and times (microseconds), both ends included.
+    /// Where the rows before are not known, changes that tell of them stay.
+    pub async fn narrowed(self, lsns: RangeOf, times: RangeOf) -> Result<Chronicle> {
+        let (mut from, mut to) = (self.from, self.to);
+        if let Some(least) = lsns.0 {
+            from = from.max(Lsn::from_i64(least.max(0)));
+        }
+        if let Some(greatest) = lsns.1 {
+            to = to.min(Lsn(Lsn::from_i64(greatest.max(0)).0.saturating_add(1)));
+        }
+        if times != (None, None) {
+            // Times do not ascend with LSNs.
+            let commits = self.archive.commits(self.to).await?;
+            let within = |commit: &&Commit| {
+                let time = commit.time.timestamp_micros();
+                times.0.is_none_or(|least| time >= least) && times.1.is_none_or(|greatest| time <= greatest)
+            };
+            let lsns = commits.iter().filter(within).map(|commit| commit.lsn);
+            let range = lsns.fold(None, |range: Option<(Lsn, Lsn)>, lsn| {
+                Some(range.map_or((lsn, lsn), |(least, greatest)| (least.min(lsn), greatest.max(lsn))))
+            });
+            let (least, greatest) =
+                range.map_or((self.to, self.from), |(least, greatest)| (least, Lsn(greatest.0 + 1)));
+            (from, to) = (from.max(least), to.min(greatest));
+        }
+        let from = from.min(self.to);
+        let known = from == self.from
+            || TableAt::of_relation(&self.archive, self.relation.oid, Position::before(from)).await.is_ok();
+        let from = if known { from } else { self.from };
+        Ok(Chronicle { from, to: to.max(from), ..self })
     }
 
     /// The table as it was at the end of the range.

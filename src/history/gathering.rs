@@ -8,8 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::changes::{PARALLEL_FILES, joined, stored_name, wanted_in};
 use super::row_set::RowSet;
-use crate::archive::{Archive, DataFile, DataReader};
-use crate::columnar::{RowReader, RowText, Wanted, names};
+use crate::archive::{Archive, DataFile, DataReader, KeyBounds, Values};
+use crate::columnar::{RowReader, RowText, Storage, Wanted, names};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, RelationVersion};
 
@@ -107,6 +107,24 @@ impl<'a, G: Gather> Gathering<'a, G> {
 pub(super) struct Shape {
     pub(super) columns: Vec<Column>,
     pub(super) key: Vec<Column>,
+    /// Rows in which a column cannot have one of its values may be left out.
+    pub(super) conditions: Vec<Condition>,
+}
+
+/// The values that a column must have.
+pub type Condition = (Column, Values);
+
+impl Shape {
+    /// What the conditions say of the columns of a file. A column whose values were of another type says nothing.
+    fn bounds(&self, relation: &RelationVersion) -> Vec<KeyBounds> {
+        let bound = |(column, values): &Condition| match wanted_in(column, relation) {
+            Wanted::Stored(stored) if Storage::of_column(stored) == Storage::of_column(column) => {
+                Some(KeyBounds::new(&stored.stored, values.clone()))
+            }
+            _ => None,
+        };
+        self.conditions.iter().filter_map(bound).collect()
+    }
 }
 
 /// Rows of a file.
@@ -134,13 +152,18 @@ impl FileRows {
             Chosen::Only(rows) => rows.ranges(true, group),
             Chosen::AllBut(rows) => rows.ranges(false, group),
         };
+        let bounds = self.shape.bounds(&relation);
+        let possible = (!bounds.is_empty()).then(|| reader.rows_of_values(&bounds));
         let groups = reader.row_groups().into_iter().map(wanted).filter(|rows| !rows.is_empty());
-        let parts = groups.map(|rows| Part {
-            shape: Arc::clone(&self.shape),
-            reader: reader.copy().select(rows),
-            relation: Arc::clone(&relation),
+        let parts = groups.map(|rows| {
+            let chosen = reader.copy().select(rows);
+            let reader = match &possible {
+                Some(possible) => chosen.within(possible),
+                None => chosen,
+            };
+            Part { shape: Arc::clone(&self.shape), reader, relation: Arc::clone(&relation) }
         });
-        Ok(parts.collect())
+        Ok(parts.filter(|part| part.reader.selected_rows() > 0).collect())
     }
 }
 

@@ -5,6 +5,7 @@
 mod changes;
 mod chronicle;
 mod export;
+mod gaps;
 mod gathering;
 mod key_table;
 mod keys;
@@ -23,9 +24,10 @@ mod typed;
 mod tests;
 
 pub use changes::{Key, KeySet};
-pub use chronicle::{Chronicle, Cleared, EventKind, EventSink, KIND, LIFE, NEW, Telling};
+pub use chronicle::{Chronicle, Cleared, EventKind, EventSink, KIND, LIFE, NEW, RangeOf, Telling};
 pub use export::{ExportFormat, export, json_row};
-pub use gathering::Gather;
+pub use gaps::{Gap, gaps};
+pub use gathering::{Condition, Gather};
 pub use known::{Known, table_name};
 pub use lives::{Account, Lives, account_schema};
 pub use overlay::{TouchedKeys, Write, touched_keys, writes};

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::changes::{KeyPart, KeySet, PRUNED_KEYS, Range};
-use super::gathering::{Chosen, FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
+use super::gathering::{Chosen, Condition, FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
 use super::keys::KnownKeys;
 use super::latest::Latest;
 use super::overlay::{self, Only};
@@ -37,6 +37,8 @@ pub struct TableAt {
     cut: Position,
     /// Bytes that changed keys take while it is read, about; what is more waits on disk.
     memory: usize,
+    /// Rows for which these do not hold may be left out.
+    conditions: Vec<Condition>,
 }
 
 /// Where nobody says how much memory reading may take.
@@ -130,7 +132,17 @@ impl TableAt {
             from = since;
         }
         let key = relation.key_positions().into_iter().map(|at| relation.columns[at].clone()).collect();
-        Ok(TableAt { archive: archive.clone(), relation, names, key, base, from, cut, memory: MEMORY })
+        Ok(TableAt {
+            archive: archive.clone(),
+            relation,
+            names,
+            key,
+            base,
+            from,
+            cut,
+            memory: MEMORY,
+            conditions: Vec::new(),
+        })
     }
 
     async fn of_partitioned(
@@ -150,7 +162,8 @@ impl TableAt {
             }
         }
         let (archive, base, from) = (archive.clone(), Base::Leaves(leaves), cut);
-        Ok(TableAt { archive, relation, names, key: Vec::new(), base, from, cut, memory: MEMORY })
+        let (key, conditions) = (Vec::new(), Vec::new());
+        Ok(TableAt { archive, relation, names, key, base, from, cut, memory: MEMORY, conditions })
     }
 
     /// The same, to be read with about so many bytes of memory for the keys of changed rows, and as much for the files at
@@ -162,6 +175,23 @@ impl TableAt {
             Base::Leaves(leaves) => Base::Leaves(leaves.into_iter().map(|leaf| leaf.within(memory)).collect()),
             other => other,
         };
+        self
+    }
+
+    /// The same, for somebody who wants no rows but those for which these hold: of the others as many may be left out as
+    /// need not be read.
+    pub fn with_conditions(mut self, conditions: &[Condition]) -> TableAt {
+        if let Base::Leaves(leaves) = self.base {
+            // A leaf can have the columns in another order, and numbers of its own.
+            let of_leaf = |leaf: &TableAt| -> Vec<Condition> {
+                let named =
+                    |(column, values): &Condition| Some((leaf.relation.column(&column.name)?.clone(), values.clone()));
+                conditions.iter().filter_map(named).collect()
+            };
+            let leaves = leaves.into_iter().map(|leaf| (of_leaf(&leaf), leaf));
+            self.base = Base::Leaves(leaves.map(|(conditions, leaf)| leaf.with_conditions(&conditions)).collect());
+        }
+        self.conditions = conditions.to_vec();
         self
     }
 
@@ -259,19 +289,22 @@ impl TableAt {
         take: &mut Take<'_, G>,
     ) -> Result<()> {
         let mut picked = Picked::of(&self.relation, columns);
-        let shape = Arc::new(Shape { columns: columns.to_vec(), key: self.key.clone() });
-        let rows_of = |(file, rows): (&DataFile, Chosen)| FileRows {
+        let shape = |conditions| Arc::new(Shape { columns: columns.to_vec(), key: self.key.clone(), conditions });
+        // Whether a row of the base is overridden is asked of all of them; what is overridden is not read, whatever it was.
+        let (whole, wanted) = (shape(Vec::new()), shape(self.conditions.clone()));
+        let rows_in = |shape: &Arc<Shape>, file: &DataFile, rows: Chosen| FileRows {
             archive: self.archive.clone(),
-            shape: Arc::clone(&shape),
+            shape: Arc::clone(shape),
             file: file.clone(),
             rows,
         };
+        let rows_of = |(file, rows): (&DataFile, Chosen)| rows_in(&wanted, file, rows);
         let mut latest = Latest::read(&self.range(), self.memory, only.cloned()).await?;
         let base = if latest.is_truncated() { &Base::Nothing } else { &self.base };
         if let Base::Image(image) = base
             && (!latest.is_empty() || only.is_some())
         {
-            let all = image.files.iter().map(|file| rows_of((file, Chosen::AllBut(RowSet::default()))));
+            let all = image.files.iter().map(|file| rows_in(&whole, file, Chosen::AllBut(RowSet::default())));
             latest = latest.take_from_base(all.collect()).await?;
         }
         loop {
@@ -448,7 +481,7 @@ pub(super) fn identity_kind(relation: &RelationVersion) -> Option<Vec<i16>> {
 }
 
 /// The newest base image under a name that is of this table: another may have had the name too.
-async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Result<Option<Image>> {
+pub(super) async fn image_of(archive: &Archive, name: &TableName, oid: u32, at: Lsn) -> Result<Option<Image>> {
     for image in archive.images(name, at).await? {
         if let Some(file) = image.files.first()
             && archive.read(file, None).await?.relation()?.oid == oid

@@ -22,6 +22,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt as _;
 
+use super::conditions::range_of;
 use super::emission::Emission;
 use super::state::{external, keys_of};
 use crate::columnar::names;
@@ -65,10 +66,15 @@ impl TableProvider for AccountTable {
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let keys = self.chronicle.unique_key().and_then(|key| keys_of(filters, &key));
-        let chronicle = match keys {
+        let mut chronicle = match keys {
             Some(keys) => self.chronicle.clone().with_keys(keys),
             None => self.chronicle.clone(),
         };
+        // Versions and differences are of the whole range, wherever the change is that ended them.
+        if self.account == Account::Changes {
+            let (lsns, times) = (range_of(filters, names::LSN), range_of(filters, names::TS));
+            chronicle = chronicle.narrowed(lsns, times).await.map_err(external)?;
+        }
         let chronicle = Arc::new(chronicle);
         let telling = if self.account == Account::Changes { Telling::Changes } else { Telling::Lives };
         let cleared = Arc::default();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
@@ -11,7 +12,7 @@ use object_store::path::Path;
 
 use super::account::AccountTable;
 use super::state::StateTable;
-use super::{DataFile, Derived, Function, TableFiles, TableRef, Tables};
+use super::{DataFile, Derived, Function, TableFiles, TableRef, Tables, gaps};
 use crate::archive::{Archive, LogTable, TablePath, Watermark, log};
 use crate::columnar::{change_schema, image_table_schema, names};
 use crate::failure::{Failure, Result};
@@ -123,7 +124,15 @@ impl Tables for ArchivedTables {
         }
         let logs = LogTable::ALL.into_iter().filter(|log| log::schema(*log).is_some());
         known.extend(logs.map(|log| TableRef::Log(log.name().to_owned())));
+        known.push(TableRef::Log(gaps::NAME.to_owned()));
         Ok(known)
+    }
+
+    async fn told(&self, log: &TableRef) -> Result<Option<RecordBatch>> {
+        match log {
+            TableRef::Log(name) if name == gaps::NAME => gaps::rows(&self.archive, self.watermark.lsn).await.map(Some),
+            _ => Ok(None),
+        }
     }
 
     async fn derive(&self, what: &Derived) -> Result<Option<Arc<dyn TableProvider>>> {

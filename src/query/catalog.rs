@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider};
 use datafusion::error::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::TableType;
@@ -200,6 +200,10 @@ impl SchemaProvider for Schema {
             _ => {}
         }
         for candidate in self.place.candidates(name) {
+            if let Some(rows) = self.view.tables.told(&candidate).await.map_err(external)? {
+                let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
+                return Ok(Some(self.view.tables.guard(Arc::new(table))));
+            }
             let opened = self.view.tables.open(&candidate).await;
             if let Some(files) = opened.map_err(external)? {
                 let table = Arc::new(ArchivedTable::new(files, self.view.store.clone())?);

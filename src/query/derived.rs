@@ -31,7 +31,7 @@ pub enum Function {
 }
 
 impl Function {
-    const ALL: [Function; 4] = [Function::AsOf, Function::Changes, Function::Versions, Function::Diff];
+    pub(super) const ALL: [Function; 4] = [Function::AsOf, Function::Changes, Function::Versions, Function::Diff];
 
     /// The name in SQL.
     pub fn name(self) -> &'static str {

@@ -5,7 +5,31 @@ use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 use datafusion::sql::sqlparser::parser::ParserError;
 
-use crate::failure::{Category, Failure};
+use crate::failure::{Category, Failure, Place};
+
+/// The same for an error of planning, with its place in the statement where it is known.
+pub(super) fn failure_in(error: DataFusionError, statement: &str) -> Failure {
+    let place = place_of(&error).and_then(|(line, column)| Place::new(statement, line, column));
+    failure_of(error).at(place)
+}
+
+/// Line and column, from 1.
+fn place_of(error: &DataFusionError) -> Option<(usize, usize)> {
+    let root = match error.find_root() {
+        DataFusionError::Collection(errors) => errors.first()?.find_root(),
+        root => root,
+    };
+    if let DataFusionError::SQL(error, _) = root
+        && let ParserError::TokenizerError(why) | ParserError::ParserError(why) = error.as_ref()
+    {
+        // The parser says it in words alone.
+        let (_, place) = why.rsplit_once("Line: ")?;
+        let (line, column) = place.split_once(", Column: ")?;
+        return Some((line.parse().ok()?, column.trim().parse().ok()?));
+    }
+    let start = error.diagnostic()?.span?.start;
+    Some((usize::try_from(start.line).ok()?, usize::try_from(start.column).ok()?))
+}
 
 /// Turns an error of planning or running a query into a failure with a one-line cause.
 pub(super) fn failure_of(error: DataFusionError) -> Failure {

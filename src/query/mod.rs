@@ -20,16 +20,19 @@
 //! | `K.orders` | the files of the source's `public.orders` as they lie in the archive |
 //! | `K.tenant_1.orders`, `K."tenant_1.orders"` | those of the source's `tenant_1.orders` |
 //! | `afterimage.transactions` | the archive's own log |
+//! | `afterimage.gaps` | where the rows of a table are not known, as the archive's logs tell it |
 //!
 //! The session only reads: anything but a query, EXPLAIN, SHOW or DESCRIBE is refused.
 
 mod account;
 mod archived;
 mod catalog;
+mod conditions;
 mod derived;
 mod dialect;
 mod emission;
 mod errors;
+mod gaps;
 mod guarded;
 mod json;
 mod lsn_functions;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::TableProvider;
 
 use super::guarded::GuardedTable;
@@ -62,6 +63,13 @@ impl Tables for RestrictedTables {
     async fn open(&self, table: &TableRef) -> Result<Option<TableFiles>> {
         match self.access.covers(table) {
             true => self.tables.open(table).await,
+            false => Ok(None),
+        }
+    }
+
+    async fn told(&self, log: &TableRef) -> Result<Option<RecordBatch>> {
+        match self.access.covers(log) {
+            true => self.tables.told(log).await,
             false => Ok(None),
         }
     }

@@ -25,9 +25,9 @@ use object_store::ObjectStore;
 use url::{Position, Url};
 
 use super::catalog::{Catalogs, DEFAULT_CATALOG, DEFAULT_SCHEMA, View};
-use super::derived::name_derived;
+use super::derived::{Function, name_derived};
 use super::dialect::ArchiveDialect;
-use super::errors::failure_of;
+use super::errors::{failure_in, failure_of};
 use super::json::JsonOperators;
 use super::memory::SharedMemory;
 use super::suggestion::nearest;
@@ -98,6 +98,16 @@ impl Session {
         Session { tables, ..self.clone() }
     }
 
+    /// The names of the functions that a statement can call.
+    pub fn functions(&self) -> Vec<String> {
+        let scalar = self.state.scalar_functions().keys();
+        let all = scalar.chain(self.state.aggregate_functions().keys()).chain(self.state.window_functions().keys());
+        let mut names: Vec<String> = all.cloned().chain(Function::ALL.map(|one| one.name().to_owned())).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// Plans and starts one reading statement, in PostgreSQL's dialect.
     ///
     /// # Errors
@@ -122,7 +132,7 @@ impl Session {
         let state = self.state_for(&mentioned, derived).await?;
         let plan = match state.statement_to_plan(statement).await {
             Ok(plan) => plan,
-            Err(error) => return Err(self.explain(error, &mentioned).await),
+            Err(error) => return Err(self.explain(error, &mentioned, text).await),
         };
         read_only().verify_plan(&plan).map_err(|_| only_reads("this statement"))?;
         Ok(Planned::Query(Box::new(state), Box::new(plan)))
@@ -144,7 +154,7 @@ impl Session {
         let deepest = self.state.config_options().sql_parser.recursion_limit.get();
         let parser = DFParserBuilder::new(text).with_dialect(&ArchiveDialect).with_recursion_limit(deepest);
         let parsed = parser.build().and_then(|mut parser| parser.parse_statements());
-        let mut statements = parsed.map_err(failure_of)?;
+        let mut statements = parsed.map_err(|error| failure_in(error, text))?;
         match (statements.len(), statements.pop_front()) {
             (1, Some(statement)) => Ok(statement),
             (0, _) | (_, None) => {
@@ -195,13 +205,14 @@ impl Session {
     }
 
     /// An unknown table is the commonest mistake, so the nearest names are looked for.
-    async fn explain(&self, error: DataFusionError, mentioned: &[TableReference]) -> Failure {
+    async fn explain(&self, error: DataFusionError, mentioned: &[TableReference], text: &str) -> Failure {
         let message = error.find_root().message().into_owned();
+        let failure = failure_in(error, text);
         let Some(missing) = mentioned.iter().find(|table| message == not_found(table)) else {
-            return failure_of(error);
+            return failure;
         };
         match self.tables.list().await {
-            Ok(listed) => unknown_table(&missing.to_string(), &listed),
+            Ok(listed) => unknown_table(&missing.to_string(), &listed).at(failure.place().cloned()),
             Err(failure) => failure,
         }
     }
@@ -241,6 +252,7 @@ fn configuration(memory_bytes: usize) -> SessionConfig {
         .with_information_schema(true);
     let options = config.options_mut();
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
+    options.sql_parser.collect_spans = true;
     options.sql_parser.parse_float_as_decimal = true;
     options.sql_parser.map_string_types_to_utf8view = false;
     options.execution.time_zone = Some("UTC".into());

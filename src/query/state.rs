@@ -16,6 +16,7 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::scalar::ScalarValue;
 
+use super::conditions::conditions_of;
 use super::emission::Emission;
 use crate::columnar::{Storage, ValueReader};
 use crate::failure::Failure;
@@ -49,7 +50,7 @@ impl TableProvider for StateTable {
         TableType::Base
     }
 
-    /// Filters on the key only leave out other keys; the query keeps its own filter.
+    /// Filters only leave out what need not be read; the query keeps its own filter.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
@@ -67,7 +68,12 @@ impl TableProvider for StateTable {
             None => all.clone(),
         };
         let only = self.table.unique_key().and_then(|key| keys_of(filters, key)).map(Arc::new);
-        let rows = StateRows { table: Arc::clone(&self.table), schema: row_schema(&columns), columns, only };
+        let conditions = conditions_of(filters, all);
+        let table = match conditions.is_empty() {
+            true => Arc::clone(&self.table),
+            false => Arc::new(TableAt::clone(&self.table).with_conditions(&conditions)),
+        };
+        let rows = StateRows { table, schema: row_schema(&columns), columns, only };
         let schema = Arc::clone(&rows.schema);
         let plan = StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, [], false, None)?;
         Ok(Arc::new(plan))
@@ -124,7 +130,7 @@ pub(super) fn keys_of(filters: &[Expr], key: &[Column]) -> Option<KeySet> {
 }
 
 /// The values that a filter leaves a column: `column = value`, `column IN (…)`, and several of these joined by OR.
-fn values_of(filter: &Expr, column: &Column) -> Option<Vec<Vec<u8>>> {
+pub(super) fn values_of(filter: &Expr, column: &Column) -> Option<Vec<Vec<u8>>> {
     match filter {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
             (Expr::Column(name), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(name)) => {
@@ -157,7 +163,7 @@ fn is(name: &ColumnName, column: &Column) -> bool {
 }
 
 /// A literal as PostgreSQL writes the column's value. Planning has brought it into the column's type.
-fn text_of(value: &ScalarValue, column: &Column) -> Option<Vec<u8>> {
+pub(super) fn text_of(value: &ScalarValue, column: &Column) -> Option<Vec<u8>> {
     let storage = Storage::of_column(column);
     if value.data_type() != storage.arrow_type() {
         return None;

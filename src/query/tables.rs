@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
@@ -51,6 +52,11 @@ pub trait Tables: Send + Sync + fmt::Debug {
 
     /// The files of a table of changes, images or a log; `None` where there is no such table.
     async fn open(&self, table: &TableRef) -> Result<Option<TableFiles>>;
+
+    /// The rows of a log that is not stored but told from others; `None` where it is stored, or there is none.
+    async fn told(&self, _log: &TableRef) -> Result<Option<RecordBatch>> {
+        Ok(None)
+    }
 
     /// What is made of a table's history; `None` where there never was such a table.
     async fn derive(&self, what: &Derived) -> Result<Option<Arc<dyn TableProvider>>>;

@@ -13,11 +13,13 @@ pub(super) struct SqlError {
     code: &'static str,
     message: String,
     hint: Option<String>,
+    /// Where in the statement, in characters and from 1.
+    position: Option<String>,
 }
 
 impl SqlError {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> SqlError {
-        SqlError { fatal: false, code, message: message.into(), hint: None }
+        SqlError { fatal: false, code, message: message.into(), hint: None, position: None }
     }
 
     /// One after which the connection ends.
@@ -33,7 +35,9 @@ impl SqlError {
     pub(super) fn write(&self, out: &mut BytesMut) {
         let severity = if self.fatal { "FATAL" } else { "ERROR" };
         let fields = [(b'S', severity), (b'V', severity), (b'C', self.code), (b'M', &self.message)];
-        for (field, text) in fields.into_iter().chain(self.hint.as_deref().map(|hint| (b'H', hint))) {
+        let more = [(b'H', &self.hint), (b'P', &self.position)];
+        let more = more.into_iter().filter_map(|(field, text)| text.as_deref().map(|text| (field, text)));
+        for (field, text) in fields.into_iter().chain(more) {
             out.put_u8(field);
             put_text(out, text);
         }
@@ -55,6 +59,7 @@ impl From<Failure> for SqlError {
             _ => "XX000",
         };
         let hint = failure.remedy_text().map(str::to_owned);
-        SqlError { fatal: false, code, message: cause.to_owned(), hint }
+        let position = failure.place().map(|place| place.offset().to_string());
+        SqlError { fatal: false, code, message: cause.to_owned(), hint, position }
     }
 }

@@ -84,6 +84,15 @@ async fn a_transaction_says_who_ran_it_and_how() {
 
         let log = site.command(["log", "-n", "1"]).run(PATIENCE).expect(0).stdout;
         assert!(log.contains(&format!("by {role}")) && log.contains(": INSERT INTO part VALUES (2)"), "{log}");
+        let told = |filter: &str| {
+            let lines = site.command(["log", "--json", "--context", filter]).run(PATIENCE).expect(0).stdout;
+            lines.lines().count()
+        };
+        assert_eq!(told(&format!("user={role}")), 3);
+        assert_eq!((told("user=postgres"), told("claimed.message.user=postgres")), (0, 1), "a claim is a claim");
+        assert_eq!((told("truncate U"), told("claimed.jwt.sub=7"), told("user=app_")), (1, 1, 0));
+        let stat = site.command(["log", "--stat", "--context", "truncate u"]).run(PATIENCE).expect(0).stdout;
+        assert!(stat.contains(&format!("user:   {role}\n")) && stat.contains("\n    public.u truncated\n"), "{stat}");
         let log = site.command(["log", "--json", "-n", "1"]).run(PATIENCE).expect(0).stdout;
         let xid = serde_json::from_str::<Json>(&log).unwrap()["xid"].to_string();
         // The page wants the present, and other tests' databases move it on.

@@ -272,6 +272,17 @@ async fn a_table_that_leaves_the_publication_keeps_its_history_and_no_longer_pre
     site.expect_equal(&before);
     let end = site.command(["export", "t", "--at", &after.lsn.to_string()]).run(PATIENCE).expect(4);
     assert!(end.stderr.contains("not known from"), "{}", end.stderr);
+    // SQL knows the gap, and refuses a point in it as everything else does.
+    let gaps = site.query("SELECT \"table\", lsn, end_lsn FROM afterimage.gaps");
+    assert_eq!((gaps.len(), gaps[0]["table"].as_str()), (1, Some("t")), "{gaps:?}");
+    assert!(gaps[0]["end_lsn"].is_null() && gaps[0]["lsn"].as_str().unwrap().contains('/'), "{gaps:?}");
+    let before_it = format!("SELECT count(*) AS n FROM as_of('t', 'before:{}')", gaps[0]["lsn"].as_str().unwrap());
+    assert_eq!(site.query(&before_it)[0]["n"], 1);
+    for sql in ["SELECT * FROM t".to_owned(), format!("SELECT * FROM as_of('t', '{}')", after.lsn)] {
+        let end = site.command(["query", &sql]).run(PATIENCE).expect(4);
+        assert!(end.stderr.contains("not known from"), "{}", end.stderr);
+    }
+    assert_eq!(site.query("SELECT count(*) AS n FROM u")[0]["n"], 0, "another table is none the worse");
 }
 
 #[tokio::test(flavor = "multi_thread")]

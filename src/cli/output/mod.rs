@@ -1,18 +1,22 @@
 //! The forms in which every command prints its results. No terminal, clock or archive is looked at
 //! here: where a form depends on one, the caller says so.
 //!
-//! * **table**: for people, aligned as psql does;
+//! * **table**, **unaligned**, **wrapped**, **expanded**: for people, as psql prints them;
 //! * **json**: one object per line for rows, one indented object for a document;
-//! * **csv**: RFC 4180 with a header; NULL is an empty field and an empty text is `""`, as COPY has it.
+//! * **csv**: RFC 4180 with a header; NULL is an empty field and an empty text is `""`, as COPY has it;
+//! * **parquet**, **arrow** (an IPC file): the columns as they are, with LSNs as numbers.
 //!
-//! In all of them instants are RFC 3339 in UTC and LSNs are `16/B374D848`, so that what one command
+//! In all of the others instants are RFC 3339 in UTC and LSNs are `16/B374D848`, so that what one command
 //! prints another accepts. Whoever stops reading (`| head`) ends the printing and is no error.
 
+mod binary;
 mod cells;
 mod csv;
+mod expanded;
 pub mod human;
 mod json;
 mod table;
+mod unaligned;
 
 #[cfg(test)]
 mod tests;
@@ -30,20 +34,41 @@ use crate::failure::{Failure, Result};
 pub use cells::lsns_as_text;
 pub use human::{bytes, count, duration, rows, timestamp};
 
+use binary::{ArrowForm, ParquetForm};
 use csv::CsvForm;
+use expanded::ExpandedForm;
 use json::JsonForm;
-use table::TableForm;
+use table::{Fit, TableForm};
+use unaligned::UnalignedForm;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum OutputForm {
-    /// Aligned columns for people.
+    /// Aligned columns for people; on a terminal wide values are cut.
     #[default]
+    #[value(alias = "aligned")]
     Table,
+    /// Values with | between them.
+    Unaligned,
+    /// Aligned columns whose wide values go on below.
+    Wrapped,
+    /// One line per value.
+    Expanded,
     /// One JSON object per row and line.
     Json,
     /// RFC 4180 with a header.
     Csv,
+    /// A Parquet file.
+    Parquet,
+    /// An Arrow IPC file (Feather).
+    Arrow,
+}
+
+impl OutputForm {
+    /// Whether it is one file of bytes, which no terminal shows and behind which nothing can follow.
+    pub fn is_binary(self) -> bool {
+        matches!(self, OutputForm::Parquet | OutputForm::Arrow)
+    }
 }
 
 /// Prints batches of rows of one schema in one form.
@@ -61,20 +86,32 @@ pub struct Printer<W: Write> {
 #[derive(Debug)]
 enum Form {
     Table(TableForm),
+    Unaligned(UnalignedForm),
+    Expanded(ExpandedForm),
     Json(JsonForm),
     Csv(CsvForm),
+    Parquet(Box<ParquetForm>),
+    Arrow(Box<ArrowForm>),
 }
 
 impl<W: Write> Printer<W> {
-    /// A printer to `out`. `terminal_width` in columns makes a table's wide cells shorter so that a
+    /// A printer to `out`. `terminal_width` in columns makes a table's wide cells shorter, or wraps them, so that a
     /// row fits into a line; with `None` every cell is whole. The other forms are never shortened.
-    pub fn new(out: W, form: OutputForm, schema: SchemaRef, terminal_width: Option<usize>) -> Self {
+    ///
+    /// # Errors
+    /// [`crate::failure::Category::Failed`] where the form has no such columns.
+    pub fn new(out: W, form: OutputForm, schema: SchemaRef, terminal_width: Option<usize>) -> Result<Self> {
         let form = match form {
-            OutputForm::Table => Form::Table(TableForm::new(schema, terminal_width)),
+            OutputForm::Table => Form::Table(TableForm::new(schema, terminal_width.map_or(Fit::Whole, Fit::Cut))),
+            OutputForm::Wrapped => Form::Table(TableForm::new(schema, terminal_width.map_or(Fit::Whole, Fit::Wrap))),
+            OutputForm::Unaligned => Form::Unaligned(UnalignedForm::new(schema)),
+            OutputForm::Expanded => Form::Expanded(ExpandedForm::new(schema)),
             OutputForm::Json => Form::Json(JsonForm),
             OutputForm::Csv => Form::Csv(CsvForm::new(schema)),
+            OutputForm::Parquet => Form::Parquet(Box::new(ParquetForm::new(schema)?)),
+            OutputForm::Arrow => Form::Arrow(Box::new(ArrowForm::new(schema)?)),
         };
-        Printer { out, form, rows: 0, closed: false }
+        Ok(Printer { out, form, rows: 0, closed: false })
     }
 
     /// Prints a batch. `Break` means that nobody reads any more and the rest need not be produced.
@@ -86,12 +123,16 @@ impl<W: Write> Printer<W> {
             return Ok(ControlFlow::Break(()));
         }
         self.rows += batch.num_rows() as u64;
-        let text = match &mut self.form {
-            Form::Table(table) => table.batch(batch)?,
-            Form::Json(json) => json.batch(batch)?,
-            Form::Csv(csv) => csv.batch(batch)?,
+        let bytes = match &mut self.form {
+            Form::Table(table) => table.batch(batch)?.into_bytes(),
+            Form::Unaligned(unaligned) => unaligned.batch(batch)?.into_bytes(),
+            Form::Expanded(expanded) => expanded.batch(batch)?.into_bytes(),
+            Form::Json(json) => json.batch(batch)?.into_bytes(),
+            Form::Csv(csv) => csv.batch(batch)?.into_bytes(),
+            Form::Parquet(parquet) => parquet.batch(batch)?,
+            Form::Arrow(arrow) => arrow.batch(batch)?,
         };
-        self.put(text.as_bytes())?;
+        self.put(&bytes)?;
         Ok(if self.closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
@@ -100,12 +141,16 @@ impl<W: Write> Printer<W> {
     /// # Errors
     /// As [`Printer::write`].
     pub fn finish(mut self) -> Result<u64> {
-        let text = match &mut self.form {
-            Form::Table(table) => table.finish(self.rows),
-            Form::Json(_) => String::new(),
-            Form::Csv(csv) => csv.finish(),
+        let bytes = match &mut self.form {
+            Form::Table(table) => table.finish(self.rows).into_bytes(),
+            Form::Unaligned(unaligned) => unaligned.finish(self.rows).into_bytes(),
+            Form::Expanded(expanded) => expanded.finish(self.rows).into_bytes(),
+            Form::Json(_) => Vec::new(),
+            Form::Csv(csv) => csv.finish().into_bytes(),
+            Form::Parquet(parquet) => parquet.finish()?,
+            Form::Arrow(arrow) => arrow.finish()?,
         };
-        self.put(text.as_bytes())?;
+        self.put(&bytes)?;
         self.flush()?;
         Ok(self.rows)
     }

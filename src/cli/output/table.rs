@@ -1,4 +1,4 @@
-//! Aligned columns, as psql prints them.
+//! Aligned columns, as psql prints them, wide cells cut or wrapped where there is a width.
 
 use std::borrow::Cow;
 
@@ -20,8 +20,16 @@ const NARROWEST: usize = 8;
 pub(super) struct TableForm {
     names: Vec<String>,
     right: Vec<bool>,
-    terminal_width: Option<usize>,
+    fit: Fit,
     stage: Stage,
+}
+
+/// What becomes of rows that are wider than so many columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fit {
+    Whole,
+    Cut(usize),
+    Wrap(usize),
 }
 
 /// Rows are held back until the widths are known.
@@ -36,14 +44,16 @@ enum Stage {
 struct Widths {
     padded: Vec<usize>,
     most: Option<usize>,
+    /// What is wider goes on in the next line.
+    wrapped: bool,
 }
 
 impl TableForm {
-    pub(super) fn new(schema: SchemaRef, terminal_width: Option<usize>) -> Self {
+    pub(super) fn new(schema: SchemaRef, fit: Fit) -> Self {
         TableForm {
             names: schema.fields().iter().map(|field| visible(field.name())).collect(),
             right: schema.fields().iter().map(|field| is_number(field)).collect(),
-            terminal_width,
+            fit,
             stage: Stage::Measuring(Vec::new()),
         }
     }
@@ -61,7 +71,7 @@ impl TableForm {
 
     fn row(&mut self, row: Vec<String>) -> String {
         match &mut self.stage {
-            Stage::Printing(widths) => widths.line(&row, &self.right),
+            Stage::Printing(widths) => widths.row(&row, &self.right),
             Stage::Measuring(rows) => {
                 rows.push(row);
                 if rows.len() < ROWS_FOR_WIDTHS { String::new() } else { self.release() }
@@ -73,9 +83,9 @@ impl TableForm {
     pub(super) fn release(&mut self) -> String {
         let Stage::Measuring(rows) = &mut self.stage else { return String::new() };
         let rows = std::mem::take(rows);
-        let widths = fit(self.widths(&rows), self.terminal_width);
+        let widths = fit(self.widths(&rows), self.fit);
         let mut text = self.header(&widths);
-        rows.iter().for_each(|row| text.push_str(&widths.line(row, &self.right)));
+        rows.iter().for_each(|row| text.push_str(&widths.row(row, &self.right)));
         self.stage = Stage::Printing(widths);
         text
     }
@@ -105,21 +115,42 @@ impl TableForm {
 }
 
 /// Shortens the widest columns until a line fits, or every column is as narrow as it may be.
-fn fit(widths: Vec<usize>, terminal_width: Option<usize>) -> Widths {
-    let Some(room) = terminal_width else { return Widths { padded: widths, most: None } };
+fn fit(widths: Vec<usize>, fit: Fit) -> Widths {
+    let (room, wrapped) = match fit {
+        Fit::Whole => return Widths { padded: widths, most: None, wrapped: false },
+        Fit::Cut(room) => (room, false),
+        Fit::Wrap(room) => (room, true),
+    };
     let line = |most: usize| widths.iter().map(|width| width.min(&most) + 3).sum::<usize>().saturating_sub(1);
     let most = (NARROWEST..=room.max(NARROWEST)).rev().find(|most| line(*most) <= room).unwrap_or(NARROWEST);
-    Widths { padded: widths.into_iter().map(|width| width.min(most)).collect(), most: Some(most) }
+    Widths { padded: widths.into_iter().map(|width| width.min(most)).collect(), most: Some(most), wrapped }
 }
 
 impl Widths {
-    fn line(&self, row: &[String], right: &[bool]) -> String {
-        let cells = row.iter().zip(&self.padded).zip(right).map(|((cell, width), right)| {
-            let cell = self.clip(cell);
-            let padding = " ".repeat(width.saturating_sub(cell.width()));
-            if *right { format!(" {padding}{cell} ") } else { format!(" {cell}{padding} ") }
+    /// A row in one line, or in several where its cells are wrapped.
+    fn row(&self, row: &[String], right: &[bool]) -> String {
+        let parts: Vec<Vec<Cow<'_, str>>> = row.iter().map(|cell| self.parts(cell)).collect();
+        let lines = parts.iter().map(Vec::len).max().unwrap_or(1);
+        (0..lines).map(|line| self.line(&parts, line, right)).collect()
+    }
+
+    /// psql has a dot where a cell goes on, and where it went on.
+    fn line(&self, parts: &[Vec<Cow<'_, str>>], line: usize, right: &[bool]) -> String {
+        let cells = parts.iter().zip(&self.padded).zip(right).map(|((cell, width), right)| {
+            let part = cell.get(line).map_or("", AsRef::as_ref);
+            let padding = " ".repeat(width.saturating_sub(part.width()));
+            let begin = if line > 0 && line < cell.len() { '.' } else { ' ' };
+            let end = if line + 1 < cell.len() { '.' } else { ' ' };
+            if *right { format!("{begin}{padding}{part}{end}") } else { format!("{begin}{part}{padding}{end}") }
         });
         format!("{}\n", cells.collect::<Vec<_>>().join("|").trim_end_matches(' '))
+    }
+
+    fn parts<'a>(&self, cell: &'a str) -> Vec<Cow<'a, str>> {
+        match self.most {
+            Some(most) if self.wrapped && cell.width() > most => wrapped(cell, most),
+            _ => vec![self.clip(cell)],
+        }
     }
 
     fn clip<'a>(&self, cell: &'a str) -> Cow<'a, str> {
@@ -135,6 +166,21 @@ fn centered(text: &str, width: usize) -> String {
     format!("{}{text}{}", " ".repeat(missing / 2), " ".repeat(missing - missing / 2))
 }
 
+/// Pieces of a text that are no wider than this.
+fn wrapped(text: &str, width: usize) -> Vec<Cow<'_, str>> {
+    let (mut parts, mut from, mut taken) = (Vec::new(), 0, 0);
+    for (at, c) in text.char_indices() {
+        let needed = c.width().unwrap_or(0);
+        if taken + needed > width && at > from {
+            parts.push(Cow::from(&text[from..at]));
+            (from, taken) = (at, 0);
+        }
+        taken += needed;
+    }
+    parts.push(Cow::from(&text[from..]));
+    parts
+}
+
 fn clipped(text: &str, width: usize) -> String {
     let mut room = width.saturating_sub(1);
     let kept = text.chars().take_while(|c| {
@@ -147,7 +193,7 @@ fn clipped(text: &str, width: usize) -> String {
 }
 
 /// Control characters are spelled out: a cell is one line, and no value can command the terminal.
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     if !text.chars().any(char::is_control) {
         return text.to_owned();
     }

@@ -17,7 +17,7 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 
 fn print(form: OutputForm, width: Option<usize>, batches: &[RecordBatch]) -> String {
     let mut out = Vec::new();
-    let mut printer = Printer::new(&mut out, form, batches[0].schema(), width);
+    let mut printer = Printer::new(&mut out, form, batches[0].schema(), width).unwrap();
     for batch in batches {
         assert_eq!(printer.write(batch).unwrap(), ControlFlow::Continue(()));
     }
@@ -121,6 +121,64 @@ fn a_terminal_gets_lines_that_fit_and_a_file_gets_them_whole() {
 }
 
 #[test]
+fn wrapped_cells_go_on_below() {
+    let batch = batch(vec![
+        ("id", Arc::new(Int64Array::from(vec![1, 2]))),
+        ("text", Arc::new(StringArray::from(vec!["0123456789abcdef日本", "short"]))),
+    ]);
+    let expected = " id |    text
+----+------------
+  1 | 0123456789.
+    |.abcdef日本
+  2 | short
+(2 rows)
+";
+    assert_eq!(print(OutputForm::Wrapped, Some(17), std::slice::from_ref(&batch)), expected);
+    let whole = print(OutputForm::Wrapped, None, &[batch]);
+    assert!(whole.contains("  1 | 0123456789abcdef日本\n"), "{whole}");
+}
+
+#[test]
+fn expanded_and_unaligned_as_psql_does() {
+    let batch = batch(vec![
+        ("a_longer_name", Arc::new(Int64Array::from(vec![Some(7), None]))),
+        ("b", Arc::new(StringArray::from(vec!["x\ny", "z"]))),
+    ]);
+    let expected = "-[ RECORD 1 ]-+-----
+a_longer_name | 7
+b             | x\\ny
+-[ RECORD 2 ]-+--
+a_longer_name |
+b             | z
+";
+    assert_eq!(print(OutputForm::Expanded, Some(10), std::slice::from_ref(&batch)), expected);
+    let expected = "a_longer_name|b\n7|x\\ny\n|z\n(2 rows)\n";
+    assert_eq!(print(OutputForm::Unaligned, None, std::slice::from_ref(&batch)), expected);
+    assert_eq!(print(OutputForm::Expanded, None, &[batch.slice(0, 0)]), "(0 rows)\n");
+}
+
+#[test]
+fn files_of_columns_hold_what_they_were_given() {
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    let bytes = |form| {
+        let mut out = Vec::new();
+        let mut printer = Printer::new(&mut out, form, orders().schema(), None).unwrap();
+        for batch in [orders(), orders().slice(1, 1)] {
+            assert_eq!(printer.write(&batch).unwrap(), ControlFlow::Continue(()));
+        }
+        assert_eq!(printer.finish().unwrap(), 4);
+        out
+    };
+    let expected = arrow::compute::concat_batches(&orders().schema(), &[orders(), orders().slice(1, 1)]).unwrap();
+    let parquet = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes(OutputForm::Parquet))).unwrap();
+    assert_eq!(parquet.build().unwrap().next().unwrap().unwrap(), expected);
+    let file = std::io::Cursor::new(bytes(OutputForm::Arrow));
+    let arrow = arrow::ipc::reader::FileReader::try_new(file, None).unwrap();
+    let read: Vec<RecordBatch> = arrow.map(Result::unwrap).collect();
+    assert_eq!(arrow::compute::concat_batches(&orders().schema(), &read).unwrap(), expected);
+}
+
+#[test]
 fn rows_behind_the_measured_ones_stay_whole() {
     let narrow = batch(vec![("t", Arc::new(StringArray::from(vec!["x"; 1500])))]);
     let wide = batch(vec![("t", Arc::new(StringArray::from(vec!["wider than all before"])))]);
@@ -169,7 +227,7 @@ impl Write for Limited {
 #[test]
 fn a_reader_that_leaves_ends_the_printing_quietly() {
     let out = Limited(10, io::ErrorKind::BrokenPipe);
-    let mut printer = Printer::new(out, OutputForm::Csv, orders().schema(), None);
+    let mut printer = Printer::new(out, OutputForm::Csv, orders().schema(), None).unwrap();
     assert_eq!(printer.write(&orders()).unwrap(), ControlFlow::Break(()));
     assert_eq!(printer.write(&orders()).unwrap(), ControlFlow::Break(()));
     printer.finish().unwrap();
@@ -178,7 +236,7 @@ fn a_reader_that_leaves_ends_the_printing_quietly() {
 #[test]
 fn a_full_disk_is_an_error() {
     let out = Limited(10, io::ErrorKind::StorageFull);
-    let mut printer = Printer::new(out, OutputForm::Json, orders().schema(), None);
+    let mut printer = Printer::new(out, OutputForm::Json, orders().schema(), None).unwrap();
     assert!(printer.write(&orders()).unwrap_err().cause().contains("cannot write the output"));
 }
 
@@ -189,7 +247,8 @@ async fn a_stream_is_not_asked_for_more_than_is_read() {
         asked.set(asked.get() + 1);
         Ok(orders())
     });
-    let printer = Printer::new(Limited(1, io::ErrorKind::BrokenPipe), OutputForm::Csv, orders().schema(), None);
+    let printer =
+        Printer::new(Limited(1, io::ErrorKind::BrokenPipe), OutputForm::Csv, orders().schema(), None).unwrap();
     print_stream(printer, batches).await.unwrap();
     assert_eq!(asked.get(), 1);
 }
@@ -198,7 +257,7 @@ async fn a_stream_is_not_asked_for_more_than_is_read() {
 async fn a_stream_that_fails_shows_the_rows_before_and_no_footer() {
     let mut out = Vec::new();
     let batches = stream::iter([Ok(orders()), Err(Failure::failed("torn"))]);
-    let printer = Printer::new(&mut out, OutputForm::Table, orders().schema(), None);
+    let printer = Printer::new(&mut out, OutputForm::Table, orders().schema(), None).unwrap();
     assert_eq!(print_stream(printer, batches).await.unwrap_err().cause(), "torn");
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains("300") && !text.contains("rows)"), "{text}");

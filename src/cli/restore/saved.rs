@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::super::state::state_directory;
 use crate::failure::{Failure, Result};
 use crate::restore::Plan;
 
@@ -24,13 +25,4 @@ pub(super) fn save_plan(plan: &Plan, named: Option<PathBuf>) -> Result<PathBuf> 
     }
     fs::write(&path, plan.to_json()?).map_err(fail)?;
     Ok(path)
-}
-
-/// Where a user's programs keep what they remember (XDG base directories); the temporary directory where there is no home.
-fn state_directory() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    set("XDG_STATE_HOME")
-        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
-        .unwrap_or_else(std::env::temp_dir)
-        .join("afterimage")
 }

@@ -92,6 +92,45 @@ async fn log_for_people() {
 }
 
 #[tokio::test]
+async fn log_in_other_lengths_and_by_rows() {
+    let scene = scene().await;
+    let short = scene.ask_offline(["log", "--oneline", "--no-pager"]);
+    let lines: Vec<&str> = short.lines().collect();
+    let lsns: Vec<String> = json_lines(&scene.ask_offline(["log", "--json"]))
+        .iter()
+        .map(|line| line["lsn"].as_str().unwrap().to_owned())
+        .collect();
+    let mut expected: Vec<String> = lsns.clone();
+    for (line, what) in expected.iter_mut().zip([" no rows", " public.t -2", " public.t ~1", " public.t +2 s.t +1"]) {
+        line.push_str(what);
+    }
+    expected[3] = format!("{} public.t +2 s.t +1", lsns[3]);
+    assert_eq!(lines, expected);
+    let stat = scene.ask_offline(["log", "--stat", "-n", "2", "--table", "t"]);
+    assert_has(&stat, &[&format!("transaction {}  xid ", lsns[1]), "Date:   20", "\n    public.t -2\n\ntransaction"]);
+    assert_has(&misuse(scene.run(["log", "--stat", "--oneline"])), &["cannot be used with"]);
+
+    let whose = |arguments: &[&str]| -> Vec<String> {
+        let arguments = ["log", "--json", "--table", "t"].iter().chain(arguments);
+        let lines = json_lines(&scene.ask_offline(arguments.copied()));
+        lines.iter().map(|line| line["lsn"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(whose(&["--where", "id = 2"]), [&lsns[1], &lsns[3]].map(Clone::clone), "whatever happened to that row");
+    assert_eq!(whose(&["--where", "id = 2", "-n", "1"]), lsns[1..2]);
+    assert_eq!(whose(&["--where", "name = 'a'", "--op", "insert"]), lsns[3..4]);
+    assert_eq!(whose(&["--where", "name = 'b'", "--op", "delete"]), lsns[1..2]);
+    assert_eq!(whose(&["--where", "old.name IS DISTINCT FROM new.name -- of updates", "--op", "update"]), lsns[2..3]);
+    assert_eq!(whose(&["--where", "id > 100"]), [] as [&str; 0]);
+    let none = scene.offline(["log", "--table", "t", "--where", "id > 100"]).run(PATIENCE).expect(0);
+    assert_eq!(none.stderr, "no such transactions\n");
+    assert_has(&misuse(scene.run(["log", "--where", "id = 1"])), &["--table"]);
+    let wrong = complaint(scene.offline(["log", "--table", "t", "--where", "idd = 1"]).run(PATIENCE), 2);
+    assert_has(&wrong.cause, &["idd"]);
+    let two = ["log", "--table", "t", "--table", "s.t", "--where", "id = 1"];
+    assert_has(&complaint(scene.offline(two).run(PATIENCE), 2).cause, &["one table"]);
+}
+
+#[tokio::test]
 async fn an_archive_without_transactions_yet() {
     let scene = Scene::archived(Release::System, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
     let log = scene.offline(["log"]).run(PATIENCE).expect(0);

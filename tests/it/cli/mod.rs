@@ -7,6 +7,9 @@ mod forensics;
 mod help;
 mod past;
 mod points;
+mod pruning;
+mod questions;
+mod shell;
 mod sources;
 mod verify;
 
@@ -99,7 +102,11 @@ struct Complaint {
 fn complaint(end: End, code: i32) -> Complaint {
     let end = end.expect(code);
     assert_eq!(end.stdout, "", "{end:?}");
-    let lines: Vec<&str> = end.stderr.lines().collect();
+    let mut lines: Vec<&str> = end.stderr.lines().collect();
+    // Between them stands the place in what was written, where the cause has one.
+    if let Some(at) = lines.iter().position(|line| line.starts_with("LINE ")) {
+        assert_eq!(lines.drain(at..at + 2).next_back().map(str::trim), Some("^"), "{:?}", end.stderr);
+    }
     let [.., cause, remedy] = lines[..] else { panic!("not a cause and a remedy: {end:?}") };
     assert_eq!(lines.iter().filter(|line| line.starts_with("error:")).count(), 1, "{end:?}");
     let cause = cause.strip_prefix("error: ").unwrap_or_else(|| panic!("no cause: {end:?}"));

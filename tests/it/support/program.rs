@@ -1,6 +1,7 @@
 //! Runs programs, above all our own, with a time limit.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -19,7 +20,11 @@ pub(crate) fn target_directory() -> &'static Path {
 
 /// A program about to run, in an environment without any of the variables that ours would heed.
 #[derive(Debug)]
-pub(crate) struct Program(Command);
+pub(crate) struct Program(
+    Command,
+    /// Whether it has an input of its own.
+    bool,
+);
 
 impl Program {
     /// Our own.
@@ -32,7 +37,7 @@ impl Program {
         for (name, _) in std::env::vars().filter(|(name, _)| is_heeded(name)) {
             command.env_remove(name);
         }
-        Program(command)
+        Program(command, false)
     }
 
     pub(crate) fn arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Program {
@@ -51,6 +56,17 @@ impl Program {
 
     pub(crate) fn archive(self, url: &str) -> Program {
         self.variable("AFTERIMAGE_ARCHIVE", url)
+    }
+
+    /// What it reads from standard input, which is empty otherwise.
+    pub(crate) fn input(mut self, text: &str) -> Program {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        // A pipe holds this much without a reader.
+        assert!(text.len() <= 4096, "too long for a pipe");
+        writer.write_all(text.as_bytes()).unwrap();
+        self.0.stdin(reader);
+        self.1 = true;
+        self
     }
 
     pub(crate) fn working_directory(mut self, path: &Path) -> Program {
@@ -93,7 +109,10 @@ impl Program {
         let captured = File::create(directory.join("stdout")).unwrap();
         let stdout = stdout.unwrap_or_else(|| captured.into());
         let stderr = File::create(directory.join("stderr")).unwrap();
-        let child = self.0.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
+        if !self.1 {
+            self.0.stdin(Stdio::null());
+        }
+        let child = self.0.stdout(stdout).stderr(stderr).spawn();
         let child = child.unwrap_or_else(|error| panic!("{:?}: {error}", self.0.get_program()));
         Running { child, directory }
     }

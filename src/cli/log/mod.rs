@@ -1,20 +1,26 @@
 //! `afterimage log`.
 
+mod rows;
+
 use std::collections::HashMap;
-use std::io::{BufWriter, Write as _};
+use std::io::Write as _;
 use std::ops::Range;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::context::{Context, parse_pattern, parse_point, require_table};
+use super::context::{Context, parse_pattern, parse_point, require_table, single_table};
 use super::output::{human, is_closed};
+use super::pager::Pager;
 use super::progress::say;
-use super::said::{Said, one_line};
+use super::said::{ContextFilter, Said, one_line};
+use super::show;
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::shown_time;
-use crate::model::{Lsn, Operation, OperationCounts, Point, TableName, TablePattern, Transaction};
+use crate::model::{
+    DdlRecord, Lsn, Operation, OperationCounts, Point, RelationVersion, TableName, TablePattern, Transaction,
+};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct LogArgs {
@@ -30,9 +36,26 @@ pub(super) struct LogArgs {
     /// Only transactions up to this point
     #[arg(long, value_name = "POINT", value_parser = parse_point)]
     to: Option<Point>,
+    /// Only transactions of which this was said: a text anywhere in their context, or exactly this value under a name:
+    /// user=app, claimed.jwt.sub=42; of several all
+    #[arg(long, value_name = "TEXT|NAME=VALUE")]
+    context: Vec<ContextFilter>,
+    /// Only transactions that changed a row for which this holds, before or after: a condition on the columns of the one
+    /// table that --table names, or on old and new (old.status <> new.status)
+    #[arg(long = "where", value_name = "SQL", requires = "table")]
+    condition: Option<String>,
     /// Only the newest N of them
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
+    /// Only the commit LSN and what was changed
+    #[arg(long, conflicts_with = "stat")]
+    oneline: bool,
+    /// All that is known of each: who, when, the statements, and the counts of each table
+    #[arg(long)]
+    stat: bool,
+    /// Print without a pager
+    #[arg(long)]
+    no_pager: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,26 +89,37 @@ pub(super) async fn run(context: &Context, args: LogArgs) -> Result<()> {
     let transactions = archive.transactions(watermark).await?;
     let mut statements: Statements = HashMap::new();
     for record in archive.ddl(watermark).await? {
-        statements.entry(record.position.lsn).or_default().push((record.tag.clone(), record.concerns()));
+        statements.entry(record.position.lsn).or_default().push(record);
     }
     let said = |transaction: &Transaction| statements.get(&transaction.commit.lsn).map_or(&[][..], Vec::as_slice);
-    let chosen = transactions
-        .iter()
-        .rev()
-        .filter(|transaction| range.contains(&transaction.commit.lsn) && args.wants(transaction, said(transaction)))
-        .take(args.limit.unwrap_or(usize::MAX));
-    let mut out = BufWriter::new(anstream::stdout());
-    let mut lines = 0;
-    for transaction in chosen {
+    let wanted = |transaction: &&Transaction| {
+        range.contains(&transaction.commit.lsn)
+            && args.wants(transaction, said(transaction))
+            && args.context.iter().all(|filter| Said::of(transaction).says(filter))
+    };
+    let mut chosen: Vec<&Transaction> = transactions.iter().rev().filter(wanted).collect();
+    if let Some(condition) = &args.condition {
+        let name = args.only_table(&known)?;
+        let operations: Vec<Operation> = args.op.iter().map(|op| (*op).into()).collect();
+        let changed = rows::transactions(context, &archive, &name, &chosen, condition, &operations).await?;
+        chosen.retain(|transaction| changed.contains(&transaction.commit.lsn));
+    }
+    chosen.truncate(args.limit.unwrap_or(usize::MAX));
+    let mut out = Pager::start(!args.no_pager && !context.json);
+    for (at, transaction) in chosen.iter().enumerate() {
         let ddl = said(transaction);
-        let line = if context.json { json_line(transaction, ddl) } else { text_line(transaction, ddl) };
-        lines += 1;
-        if is_closed(writeln!(out, "{line}"))? {
+        let text = match (context.json, args.oneline, args.stat) {
+            (true, ..) => json_line(transaction, ddl),
+            (_, true, _) => short_line(transaction, ddl),
+            (.., true) => format!("{}{}", if at > 0 { "\n" } else { "" }, show::header(transaction, ddl).trim_end()),
+            _ => text_line(transaction, ddl),
+        };
+        if is_closed(writeln!(out, "{text}"))? {
             return Ok(());
         }
     }
     is_closed(out.flush())?;
-    if lines == 0 && !context.json {
+    if chosen.is_empty() && !context.json {
         say(if transactions.is_empty() { "no transactions yet" } else { "no such transactions" });
     }
     Ok(())
@@ -108,12 +142,20 @@ impl LogArgs {
         }
     }
 
-    fn wants(&self, transaction: &Transaction, ddl: &[Statement]) -> bool {
+    /// The table whose columns a condition is on.
+    fn only_table(&self, known: &HashMap<TableName, RelationVersion>) -> Result<TableName> {
+        match self.table.as_slice() {
+            [pattern] => single_table(pattern, known.keys()),
+            _ => Err(Failure::usage("--where is a condition on one table's columns").remedy("name one with --table")),
+        }
+    }
+
+    fn wants(&self, transaction: &Transaction, ddl: &[DdlRecord]) -> bool {
         if self.table.is_empty() && self.op.is_empty() {
             return true;
         }
-        let named = ddl.iter().flat_map(|(_, concerns)| concerns).filter_map(|name| TableName::parse(name));
-        if self.op.is_empty() && named.into_iter().any(|name| self.wants_table(&name)) {
+        let named = ddl.iter().flat_map(DdlRecord::concerns);
+        if self.op.is_empty() && named.filter_map(|name| TableName::parse(&name)).any(|name| self.wants_table(&name)) {
             return true;
         }
         transaction.tables.iter().any(|(name, counts)| self.wants_table(name) && self.wants_operation(counts))
@@ -128,34 +170,38 @@ impl LogArgs {
     }
 }
 
-/// What a transaction did to definitions: the kind of each statement, and what it concerned.
-type Statement = (String, Vec<String>);
+/// What was done to definitions, by commit LSN.
+type Statements = HashMap<Lsn, Vec<DdlRecord>>;
 
-/// By commit LSN.
-type Statements = HashMap<Lsn, Vec<Statement>>;
-
-fn text_line(transaction: &Transaction, ddl: &[Statement]) -> String {
+fn text_line(transaction: &Transaction, ddl: &[DdlRecord]) -> String {
     let commit = &transaction.commit;
     let (yellow, reset) = ("\x1b[33m", "\x1b[0m");
     let mut line = format!("{yellow}{:<12}{reset} {}  xid {:<10}", commit.lsn, shown_time(commit.time), commit.xid);
-    for (name, counts) in &transaction.tables {
-        line.push_str(&format!(" {}{}", name, shown_counts(counts)));
-    }
-    for (at, (tag, concerns)) in ddl.iter().enumerate() {
-        // One statement can be told in two parts.
-        if at == 0 || ddl[at - 1].0 != *tag || ddl[at - 1].1 != *concerns {
-            line.push_str(&format!(" {tag} {}", concerns.join(", ")));
-        }
-    }
-    if transaction.tables.is_empty() && ddl.is_empty() {
-        line.push_str(" no rows");
-    }
+    line.push_str(&shown_changes(transaction, ddl));
     let said = Said::of(transaction);
     if let Some(who) = said.who() {
         let statement = said.statements().first().map(|statement| one_line(statement, 60)).unwrap_or_default();
         line.push_str(&format!("  by {}: {statement}", one_line(&who, 60)));
     }
     line
+}
+
+fn short_line(transaction: &Transaction, ddl: &[DdlRecord]) -> String {
+    format!("\x1b[33m{}\x1b[0m{}", transaction.commit.lsn, shown_changes(transaction, ddl))
+}
+
+/// The counts of each table, and the kinds of statements that changed definitions.
+fn shown_changes(transaction: &Transaction, ddl: &[DdlRecord]) -> String {
+    let mut text = String::new();
+    for (name, counts) in &transaction.tables {
+        text.push_str(&format!(" {}{}", name, shown_counts(counts)));
+    }
+    let mut told: Vec<String> =
+        ddl.iter().map(|record| format!(" {} {}", record.tag, record.concerns().join(", "))).collect();
+    // One statement can be told in two parts.
+    told.dedup();
+    text.extend(told);
+    if text.is_empty() { " no rows".to_owned() } else { text }
 }
 
 /// `+inserted ~updated -deleted`, what is zero left out; deletions stand out.
@@ -177,7 +223,7 @@ pub(super) fn shown_counts(counts: &OperationCounts) -> String {
     shown
 }
 
-fn json_line(transaction: &Transaction, ddl: &[Statement]) -> String {
+fn json_line(transaction: &Transaction, ddl: &[DdlRecord]) -> String {
     let commit = &transaction.commit;
     let tables: Vec<_> = transaction
         .tables
@@ -190,7 +236,7 @@ fn json_line(transaction: &Transaction, ddl: &[Statement]) -> String {
         })
         .collect();
     let context = transaction.context.as_deref().and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
-    let ddl: Vec<_> = ddl.iter().map(|(tag, concerns)| json!({ "tag": tag, "concerns": concerns })).collect();
+    let ddl: Vec<_> = ddl.iter().map(|one| json!({ "tag": one.tag, "concerns": one.concerns() })).collect();
     json!({
         "lsn": commit.lsn, "end_lsn": commit.end_lsn, "xid": commit.xid, "time": shown_time(commit.time),
         "changes": transaction.total().total(), "tables": tables, "ddl": ddl,

@@ -1,0 +1,114 @@
+//! What a query leaves unread: places that it must not look at are destroyed, so that it fails where it does.
+
+use serde_json::{Value as Json, json};
+
+use super::{PATIENCE, Scene, assert_has, json_lines};
+use crate::support::{Release, python};
+
+/// Destroys the first page of some columns in the Parquet files below a directory, and says how many.
+const DESTROY: &str = r#"
+import glob, sys, pyarrow.parquet
+count = 0
+for path in glob.glob(sys.argv[1] + "/**/*.parquet", recursive=True):
+    metadata = pyarrow.parquet.ParquetFile(path).metadata
+    with open(path, "r+b") as file:
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                if column.path_in_schema in sys.argv[2:]:
+                    file.seek(column.data_page_offset)
+                    file.write(b"\xff" * 64)
+                    count += 1
+print(count)
+"#;
+
+fn ids(scene: &Scene, condition: &str) -> Vec<Json> {
+    let sql = format!("SELECT id FROM p WHERE {condition} ORDER BY id");
+    json_lines(&scene.ask_offline(["query", "--json", &sql])).into_iter().map(|row| row["id"].clone()).collect()
+}
+
+#[tokio::test]
+async fn conditions_on_any_column_leave_pages_of_a_state_unread() {
+    let table = "CREATE TABLE p (id int PRIMARY KEY, n int, note text, day date);
+        INSERT INTO p SELECT i, i, 'note ' || to_char(i, '00000000'), date '2000-01-01' + i FROM generate_series(1, 100000) i";
+    let scene = Scene::new(Release::System, table).await;
+    scene.run(["init", "--copy-workers", "1"]).expect(0);
+    let image = scene.directory.join("archive/images/public/p");
+    let destroyed = python(DESTROY, [image.to_str().unwrap(), "n", "note", "day"]);
+    assert_eq!(destroyed, "3\n", "one row group, whose rows are in order");
+    let oracle = async |condition: &str| -> Vec<Json> {
+        let sql = format!("SELECT id FROM p WHERE {condition} ORDER BY id");
+        let rows = scene.database.connect().await.query(&sql, &[]).await.unwrap();
+        rows.iter().map(|row| json!(row.get::<_, i32>(0))).collect()
+    };
+    // In an image alone, and below changes. A row that was changed since is what it became: its older image, though its
+    // page is read, is not it, and its change is, whichever page its image was on.
+    let changes =
+        "UPDATE p SET n = -5 WHERE id = 5; UPDATE p SET n = 99995 WHERE id = 6; UPDATE p SET n = 1 WHERE id = 99000;
+        DELETE FROM p WHERE id = 99001; INSERT INTO p VALUES (200000, 99002, 'note z', '2300-01-01');
+        UPDATE p SET note = 'other' WHERE id = 99996";
+    for sql in ["", changes] {
+        scene.database.run(sql).await;
+        scene.catch_up();
+        for condition in [
+            "n > 99990",
+            "n = 99000",
+            "n IN (98999, 99000, 99001, 99002)",
+            "n < 0",
+            "99998 <= n AND note IS NOT NULL",
+            "n BETWEEN 99995 AND 99997 AND id <> 99996",
+            "note = 'note  00099996'",
+            "note >= 'note  00099998'",
+            "day > '2273-10-10'",
+            "n > 99990 AND day < '1990-01-01'",
+        ] {
+            assert_eq!(ids(&scene, condition), oracle(condition).await, "{condition}");
+        }
+    }
+    assert_eq!(ids(&scene, "n = 99000"), [] as [Json; 0]);
+    assert_eq!(ids(&scene, "n > 99994 AND n < 99997"), [json!(6), json!(99995), json!(99996)]);
+    // The test is one: without a condition that excludes it the page is read.
+    for condition in ["n > 500 OR note = 'x'", "n < 500"] {
+        let end =
+            scene.offline(["query", &format!("SELECT count(n) FROM p WHERE {condition}")]).run(PATIENCE).expect(1);
+        assert_has(&end.stderr, &["the file is damaged"]);
+    }
+}
+
+#[tokio::test]
+async fn conditions_on_time_and_place_leave_later_changes_unread() {
+    let scene = Scene::archived(Release::System, "CREATE TABLE p (id int PRIMARY KEY, v text)").await;
+    let mut places = Vec::new();
+    for values in ["(1, 'a'), (2, 'b')", "(3, 'c')", "(4, 'd')"] {
+        scene.database.run(&format!("INSERT INTO p VALUES {values}; UPDATE p SET v = v || '!' WHERE id = 1")).await;
+        scene.catch_up();
+        let newest = json_lines(&scene.ask_offline(["log", "--json", "-n", "1"])).remove(0);
+        places.push((newest["lsn"].as_str().unwrap().to_owned(), newest["time"].as_str().unwrap().to_owned()));
+    }
+    let changes = |condition: &str| -> Vec<Json> {
+        let sql = format!("SELECT new.id, old.v FROM changes('p') WHERE {condition} ORDER BY _lsn, _seq");
+        let rows = json_lines(&scene.ask_offline(["query", "--json", &sql]));
+        rows.into_iter().map(|row| row.as_object().unwrap().values().cloned().collect()).collect()
+    };
+    let (second, third) = (&places[1], &places[2]);
+    assert_eq!(changes(&format!("_lsn > lsn('{}')", second.0)), [json!([4, null]), json!([1, "a!!"])]);
+    assert_eq!(changes(&format!("_ts >= '{}'", third.1)), [json!([4, null]), json!([1, "a!!"])]);
+    assert_eq!(changes("_ts < '2000-01-01T00:00:00Z'"), [] as [Json; 0]);
+    assert_eq!(changes("_ts > '2100-01-01T00:00:00Z'"), [] as [Json; 0]);
+    // The file of the last publication is gone, and is not missed by who does not ask for it.
+    let directory = scene.directory.join("archive/changes/public/p");
+    let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+    files.sort_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    assert_eq!(files.len(), 3);
+    std::fs::remove_file(files.last().unwrap()).unwrap();
+    let first_two = [json!([3, null]), json!([1, "a!"])];
+    for condition in [
+        format!("_lsn = lsn('{}')", second.0),
+        format!("_lsn BETWEEN lsn('{0}') AND lsn('{0}')", second.0),
+        format!("_ts >= '{0}' AND _ts <= '{0}'", second.1),
+    ] {
+        assert_eq!(changes(&condition), first_two, "{condition}");
+    }
+    let end = scene.offline(["query", "SELECT count(*) FROM changes('p')"]).run(PATIENCE).expect(1);
+    assert_has(&end.stderr, &["error: "]);
+}
