@@ -9,9 +9,7 @@ use super::changes::{Entry, Key, KeyPart, KeySet, Place, Range, Select};
 use super::latest::Latest;
 use crate::archive::{Archive, DataFile};
 use crate::failure::Result;
-use crate::model::{
-    Column, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
-};
+use crate::model::{Column, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName};
 
 /// Where the values that an update left out are.
 #[derive(Debug, Clone, PartialEq, Eq)]
