@@ -15,6 +15,7 @@ pub mod scratch;
 pub mod transaction;
 // -- flows
 pub mod capture;
+pub mod foreign;
 pub mod guard;
 pub mod history;
 pub mod maintenance;

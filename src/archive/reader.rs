@@ -436,6 +436,13 @@ impl DataReader {
         DataReader { mask: ProjectionMask::leaves(schema, present), ..self.copy() }
     }
 
+    /// Whether any row has something in a top-level column, as far as the statistics say.
+    pub fn has_values(&self, column: &str) -> bool {
+        let schema = self.metadata.parquet_schema();
+        let of_it = |leaf: &usize| schema.column(*leaf).path().parts().first().is_some_and(|root| root == column);
+        (0..schema.num_columns()).filter(of_it).any(|leaf| !self.is_null(leaf))
+    }
+
     /// Whether the statistics say that a leaf has no value in any row.
     fn is_null(&self, leaf: usize) -> bool {
         self.metadata.metadata().row_groups().iter().all(|group| {

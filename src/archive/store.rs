@@ -59,7 +59,7 @@ impl Store {
     pub fn open(url: &str) -> Result<Store> {
         let (root, objects) = match Location::parse(url)? {
             Location::Local(directory) => local(&directory)?,
-            Location::S3 => s3(url)?,
+            Location::S3 { .. } => s3(url)?,
         };
         Ok(Store::new(url, root, objects))
     }
@@ -80,6 +80,19 @@ impl Store {
         let executor = Arc::new(TokioMultiThreadExecutor::new(tokio::runtime::Handle::current()));
         let engine = DefaultEngineBuilder::new(Arc::clone(&objects)).with_task_executor(executor).build();
         Store { shown: shown.into(), root, objects, engine: Arc::new(engine) }
+    }
+
+    /// Where it lies, for other programs.
+    ///
+    /// # Errors
+    /// Failed where a relative path cannot be made absolute.
+    pub fn location(&self) -> Result<Location> {
+        match Location::parse(&self.shown)? {
+            Location::Local(directory) => std::path::absolute(&directory)
+                .map(Location::Local)
+                .map_err(|error| Failure::failed(format!("archive {self}: {error}"))),
+            other => Ok(other),
+        }
     }
 
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
@@ -196,12 +209,19 @@ impl Store {
 }
 
 /// What an archive's URL says, before anything is looked at.
-enum Location {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
     Local(PathBuf),
-    S3,
+    S3 {
+        bucket: String,
+        /// Without slashes around it; empty for a whole bucket.
+        prefix: String,
+    },
 }
 
 impl Location {
+    /// # Errors
+    /// Usage for a URL of another kind.
     fn parse(url: &str) -> Result<Location> {
         match url.split_once("://") {
             None => Ok(Location::Local(url.into())),
@@ -210,7 +230,10 @@ impl Location {
                 let path = path.ok_or_else(|| wrong_url(url, "a file URL has three slashes and an absolute path"))?;
                 Ok(Location::Local(path))
             }
-            Some(("s3", _)) => Ok(Location::S3),
+            Some(("s3", rest)) => {
+                let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                Ok(Location::S3 { bucket: bucket.to_owned(), prefix: prefix.trim_matches('/').to_owned() })
+            }
             Some((scheme, _)) => Err(wrong_url(url, &format!("{scheme:?} is not a known kind of store"))),
         }
     }

@@ -32,6 +32,7 @@ mod serve;
 mod session;
 mod shell;
 mod show;
+mod sql;
 mod state;
 mod status;
 mod telling;
@@ -150,6 +151,13 @@ Examples:
   afterimage query 'SELECT * FROM orders' --format parquet --output orders.parquet
   afterimage query <script.sql")]
     Query(query::QueryArgs),
+    /// Print SQL that gives a table's rows at a point, or its changes, on another engine
+    #[command(after_help = "\
+The engine reads the archive by itself. docs/elsewhere.md says what each needs.
+Examples:
+  afterimage sql orders --for duckdb --at '15m ago' | duckdb
+  afterimage sql orders --for spark --changes --from before:742")]
+    Sql(sql::SqlArgs),
     /// Let PostgreSQL's clients (psql, drivers, dashboards) read the archive
     Serve(serve::ServeArgs),
     /// Bring rows back: shows a plan, and performs it with --apply
@@ -247,6 +255,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Mark(args) => mark::run(&context, args).await,
         Command::Export(args) => export::run(&context, args).await,
         Command::Query(args) => query::run(&context, args).await,
+        Command::Sql(args) => Box::pin(sql::run(&context, args)).await,
         Command::Serve(args) => Box::pin(serve::run(&context, args)).await,
         Command::Restore(args) => Box::pin(restore::run(&context, args)).await,
         Command::Incident(args) => Box::pin(incident::run(&context, args)).await,
