@@ -242,7 +242,8 @@ async fn a_person_types() {
         ("two", "\x03"),
         (&prompt, "\\pset format parquet\r"),
         (&prompt, "SELECT 1;\r"),
-        ("not for a terminal", "\x04"),
+        ("not for a terminal", ""),
+        (&prompt, "\x04"),
     ];
     assert_has(&typed(&scene, &state, &steps), &["name a file", "exit code 0"]);
 }
