@@ -8,6 +8,7 @@ mod context;
 mod definitions;
 mod demo;
 mod dependencies;
+mod elsewhere;
 mod freshness;
 mod guard;
 mod histories;

@@ -3,9 +3,9 @@
 use super::{PATIENCE, assert_has, misuse};
 use crate::support::{Directory, Program};
 
-const COMMANDS: [&str; 17] = [
-    "init", "run", "status", "log", "show", "history", "diff", "blame", "mark", "export", "query", "serve", "restore",
-    "demo", "guard", "check", "gate",
+const COMMANDS: [&str; 18] = [
+    "init", "run", "status", "log", "show", "history", "diff", "blame", "mark", "export", "query", "sql", "serve",
+    "restore", "demo", "guard", "check", "gate",
 ];
 
 fn ask(arguments: &[&str]) -> String {

@@ -7,6 +7,7 @@ mod doctor;
 mod flights;
 mod gate;
 mod health;
+mod incidents;
 mod listener;
 mod packs;
 mod probes;

@@ -20,7 +20,7 @@ pub(crate) use oracle::{Snapshot, copy_query};
 pub(crate) use postgres::{Database, Release, connect, own_postgres, postgres};
 pub(crate) use program::{End, Program, Running, target_directory};
 pub(crate) use proxy::{Loss, Proxy};
-pub(crate) use python::{executable, node, python};
+pub(crate) use python::{delta_jars, executable, node, python, python_program};
 pub(crate) use s3::{Bucket, s3};
 pub(crate) use site::{PATIENCE, Site, State, difference};
 pub(crate) use watcher::Watcher;

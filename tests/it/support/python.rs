@@ -6,14 +6,27 @@ use std::time::Duration;
 
 use super::{Program, target_directory};
 
-/// Runs a script (what tests/requirements.in lists is there) and gives what it printed.
+/// Runs a script (the packages of `tests/requirements.in` are there) and gives what it printed.
 ///
 /// # Panics
 /// Where the script fails, with its traceback, or takes more than two minutes.
 #[track_caller]
 pub(crate) fn python<'a>(script: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> String {
-    let program = Program::new(&executable("python")).arguments(["-c", script]).arguments(arguments);
-    program.run(Duration::from_secs(120)).expect(0).stdout
+    python_program(script, arguments).run(Duration::from_secs(120)).expect(0).stdout
+}
+
+/// A script, to be run with more than that.
+pub(crate) fn python_program<'a>(script: &'a str, arguments: impl IntoIterator<Item = &'a str>) -> Program {
+    Program::new(&executable("python")).arguments(["-c", script]).arguments(arguments)
+}
+
+/// The libraries by which Spark reads Delta tables, as Spark wants them listed.
+pub(crate) fn delta_jars() -> String {
+    let directory = target_directory().join("python/jars");
+    let found = fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let jars: Vec<String> = found.map(|path| path.display().to_string()).collect();
+    assert!(!jars.is_empty(), "nothing in {}; run tests/install test", directory.display());
+    jars.join(",")
 }
 
 /// Runs a script of Node (the package `pg` is there) and gives what it printed.
