@@ -55,7 +55,8 @@ pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<()> {
         false => print_text(stdout(), &text(&diagnosis))?,
     }
     let failed = diagnosis.findings.iter().filter(|finding| finding.state == State::Failed);
-    let failed: Vec<&str> = failed.map(|finding| finding.level).collect();
+    let mut failed: Vec<&str> = failed.map(|finding| finding.level).collect();
+    failed.dedup();
     match failed.is_empty() {
         true => Ok(()),
         false => {

@@ -93,7 +93,7 @@ fn rows_of(points: &[Known]) -> u64 {
 
 /// Changes of some tables, and what our own SQL says of them.
 fn change_jobs(site: &Site<'_>, engine: &str) -> Vec<Json> {
-    let tables = [("bag", "b"), ("days", "n"), ("parts", "id"), ("cleared", "v")];
+    let tables = [("bag", "b"), ("days", "n"), ("parts_eu", "id"), ("cleared", "v")];
     let job = |(table, column): (&str, &str)| {
         let sql = site.command(["sql", table, "--for", engine, "--changes"]).run(PATIENCE).expect(0).stdout;
         let asked =
