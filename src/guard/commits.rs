@@ -140,10 +140,15 @@ impl Commits {
         committed.ddl.retain(|record| record.position.lsn >= self.judged);
         let settings = Arc::clone(&self.settings.borrow_and_update());
         self.counter.keep_only(&settings.rules);
+        // From here on nothing is raised about them as if they were running.
+        let raised: Vec<Vec<AlertRecord>> =
+            committed.transactions.iter().map(|one| self.raised.end(one.commit.xid)).collect();
         let mut any = false;
         for rule in &settings.rules {
-            let known = |one: &&Transaction| !self.raised.has(one.commit.xid, &rule.name);
-            let transactions: Vec<&Transaction> = committed.transactions.iter().filter(known).collect();
+            let untold = |alerts: &[AlertRecord]| alerts.iter().all(|alert| alert.rule != rule.name);
+            let all = committed.transactions.iter().zip(&raised);
+            let transactions: Vec<&Transaction> =
+                all.filter(|(_, alerts)| untold(alerts)).map(|(transaction, _)| transaction).collect();
             let mut found = loop {
                 match self.counter.count(rule, &transactions).await {
                     Ok(found) => break found,
@@ -157,10 +162,10 @@ impl Commits {
                 self.tell(Entry::Alert(Box::new(finding.alert(rule)))).await;
             }
         }
-        for transaction in &committed.transactions {
-            for alert in self.raised.take(transaction.commit.xid) {
+        for (transaction, alerts) in committed.transactions.iter().zip(&raised) {
+            for alert in alerts {
                 any = true;
-                self.tell(Entry::Alert(Box::new(committed_after_all(&alert, transaction)))).await;
+                self.tell(Entry::Alert(Box::new(committed_after_all(alert, transaction)))).await;
             }
         }
         self.judged = self.judged.max(committed.end);

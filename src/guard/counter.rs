@@ -61,7 +61,7 @@ impl Counter {
     }
 }
 
-/// What a transaction did that a rule may count.
+/// What a transaction did that a rule may count, by the table.
 fn happenings(rule: &Rule, transaction: &Transaction) -> Vec<Happening> {
     let commit = &transaction.commit;
     let context = || transaction.context.as_deref().and_then(|text| serde_json::from_str::<Json>(text).ok());
@@ -80,7 +80,10 @@ fn happenings(rule: &Rule, transaction: &Transaction) -> Vec<Happening> {
             context: context(),
         })
     };
-    watched.filter_map(happening).collect()
+    let mut found: Vec<Happening> = watched.filter_map(happening).collect();
+    // It is one transaction, whatever it touched.
+    found.iter_mut().skip(1).for_each(|further| further.transactions = 0);
+    found
 }
 
 /// One happening for each table.
@@ -119,4 +122,26 @@ pub(super) fn of_definition(rule: &Rule, record: &DdlRecord) -> Option<Finding> 
         })),
         note: Some(shown.chars().take(200).collect()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Commit, Lsn, OperationCounts};
+
+    #[test]
+    fn a_transaction_counts_once_however_many_tables_it_touched() {
+        let name = |table: &str| TableName::new("s", table);
+        let deleted = |rows| OperationCounts { delete: rows, ..OperationCounts::default() };
+        let inserted = OperationCounts { insert: 4, ..OperationCounts::default() };
+        let transaction = |lsn: u64| Transaction {
+            commit: Commit { xid: 7, lsn: Lsn(lsn), end_lsn: Lsn(lsn + 8), time: chrono::DateTime::UNIX_EPOCH },
+            tables: [(name("a"), inserted), (name("b"), deleted(2)), (name("c"), deleted(3))].into(),
+            context: None,
+        };
+        let rule = Rule::over_deletions("s");
+        let of_two = together(vec![happenings(&rule, &transaction(10)), happenings(&rule, &transaction(20))]);
+        let sum = |of: fn(&Happening) -> u64| of_two.iter().map(of).sum::<u64>();
+        assert_eq!((sum(|one| one.transactions), sum(|one| one.candidates)), (2, 10));
+    }
 }

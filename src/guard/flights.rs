@@ -132,7 +132,9 @@ impl Flights {
     }
 
     fn note(&mut self, running: &Running) {
-        self.flights.retain(|xid, _| running.iter().any(|one| one.xid == *xid));
+        let runs = |xid: Xid| running.iter().any(|one| one.xid == xid);
+        self.flights.retain(|xid, _| runs(*xid));
+        self.raised.forget_ended(runs);
         for one in running.iter() {
             let flight = self.flights.entry(one.xid).or_insert_with(|| Flight {
                 seen: Instant::now(),
@@ -192,7 +194,7 @@ impl Flights {
         match glimpse {
             Glimpse::RolledBack { xid } => {
                 self.flights.remove(&xid);
-                for alert in self.raised.take(xid) {
+                for alert in self.raised.end(xid) {
                     let message = format!("transaction {xid} was rolled back: {}", alert.message);
                     self.tell(later(&alert, AlertEvent::RolledBack, message)).await;
                 }
@@ -339,7 +341,10 @@ impl Flights {
         if matches!(stopped, Some(Stopped::Told(_) | Stopped::Idle(_))) {
             flight.stopping = Some((rule.clone(), alert.clone(), Instant::now()));
         }
-        self.raised.add(xid, alert.clone());
+        if !self.raised.add(xid, &alert) {
+            // It has committed meanwhile, and is judged as a whole.
+            return;
+        }
         self.tell(alert.clone()).await;
         match stopped {
             Some(Stopped::Told(how)) => self.tell(later(&alert, AlertEvent::Stopped, how)).await,

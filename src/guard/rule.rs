@@ -144,3 +144,27 @@ impl Rule {
         parts.join(", ")
     }
 }
+
+#[cfg(test)]
+impl Rule {
+    /// A rule over the deletions of a schema.
+    pub(super) fn over_deletions(schema: &str) -> Rule {
+        Rule {
+            name: format!("deletions of {schema}"),
+            tables: vec![TablePattern::parse(&format!("{schema}.*")).unwrap()],
+            except_tables: Vec::new(),
+            operations: vec![Watched::Delete],
+            condition: None,
+            rows: 1,
+            tenants: None,
+            share: None,
+            last_of: Vec::new(),
+            window: None,
+            severity: Severity::Critical,
+            action: Action::Alert,
+            except_users: Vec::new(),
+            except_applications: Vec::new(),
+            resolution: None,
+        }
+    }
+}

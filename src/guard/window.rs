@@ -18,6 +18,7 @@ pub(super) struct Happening {
     pub(super) table: TableName,
     pub(super) first: Lsn,
     pub(super) last: Lsn,
+    /// Of one that did something to several tables, the first of them counts it.
     pub(super) transactions: u64,
     /// Changes that may count.
     pub(super) candidates: u64,
