@@ -14,7 +14,7 @@ use super::session::{Asking, MEMORY_BYTES};
 use super::telling::{TellingArgs, chronicle, json_change, tell, write_change};
 use crate::failure::{Failure, Result};
 use crate::history::Account;
-use crate::model::{OperationCounts, Point, TableName, TablePattern};
+use crate::model::{OperationCounts, Partitions, Point, TableName, TablePattern};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct DiffArgs {
@@ -51,7 +51,8 @@ pub(super) async fn run(context: &Context, args: DiffArgs) -> Result<()> {
     }
     let within = archive.transactions(to).await?;
     let within = within.iter().filter(|transaction| transaction.commit.lsn >= from && transaction.commit.lsn < to);
-    let wanted = |name: &&TableName| args.tables.is_empty() || args.tables.iter().any(|pattern| pattern.matches(name));
+    let partitions = Partitions::of(known.values());
+    let wanted = |name: &&TableName| args.tables.is_empty() || partitions.answers_any(name, &args.tables);
     let touched: BTreeSet<&TableName> =
         within.flat_map(|transaction| transaction.tables.keys()).filter(wanted).collect();
     let asking = Asking::new(context, &archive, None, MEMORY_BYTES).await?;

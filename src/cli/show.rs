@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use clap::Args;
 
-use super::context::{Context, parse_pattern, require_table};
+use super::context::{Context, parse_pattern, unknown_table};
 use super::log::shown_counts;
 use super::output::is_closed;
 use super::said::{Said, one_line};
@@ -14,7 +14,7 @@ use super::telling::{TellingArgs, chronicle, json_change, tell, write_change};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::{Account, shown_time};
-use crate::model::{DdlRecord, Lsn, Point, TablePattern, Transaction};
+use crate::model::{DdlRecord, Lsn, Partitions, Point, TablePattern, Transaction};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct ShowArgs {
@@ -34,8 +34,11 @@ pub(super) struct ShowArgs {
 pub(super) async fn run(context: &Context, args: ShowArgs) -> Result<()> {
     let archive = context.archive().await?;
     let transaction = find(context, &archive, &args.transaction).await?;
+    let partitions = Partitions::of(archive.tables_ever().await?.values());
     for pattern in &args.table {
-        require_table(pattern, transaction.tables.keys())?;
+        if !transaction.tables.keys().any(|name| partitions.answers(name, pattern)) {
+            return Err(unknown_table(pattern, &transaction.tables.keys().collect::<Vec<_>>()));
+        }
     }
     let watermark = archive.watermark().await?.lsn;
     let lsn = transaction.commit.lsn;
@@ -46,7 +49,7 @@ pub(super) async fn run(context: &Context, args: ShowArgs) -> Result<()> {
     if !context.json && is_closed(out.write_all(header(&transaction, &ddl).as_bytes()))? {
         return Ok(());
     }
-    let wanted = |name| args.table.is_empty() || args.table.iter().any(|pattern| pattern.matches(name));
+    let wanted = |name| args.table.is_empty() || partitions.answers_any(name, &args.table);
     for (name, counts) in transaction.tables.iter().filter(|(name, _)| wanted(name)) {
         if args.stat && !context.json {
             continue;

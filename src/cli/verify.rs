@@ -14,7 +14,7 @@ use super::progress::say;
 use crate::archive::{Archive, note_health};
 use crate::config::ByteRate;
 use crate::failure::{Failure, Result};
-use crate::model::{HealthRecord, HealthStatus, Point, Severity, TableName, TablePattern};
+use crate::model::{HealthRecord, HealthStatus, Partitions, Point, Severity, TableName, TablePattern};
 use crate::verification::{Finding, LiveSnapshot, LiveTable, Verified, compare, verify};
 
 #[derive(Debug, Clone, Args)]
@@ -90,7 +90,8 @@ async fn compare_live(context: &Context, archive: &Archive, args: &VerifyArgs, r
     for pattern in &args.tables {
         require_table(pattern, tables.keys())?;
     }
-    let asked = |name: &TableName| args.tables.is_empty() || args.tables.iter().any(|pattern| pattern.matches(name));
+    let partitions = Partitions::of(tables.values());
+    let asked = |name: &TableName| args.tables.is_empty() || partitions.answers_any(name, &args.tables);
     // The rows of a partitioned table are its partitions'.
     let leaves = tables.iter().filter(|(name, relation)| !relation.partitioned && asked(name));
     let mut names: Vec<&TableName> = leaves.map(|(name, _)| name).collect();

@@ -19,7 +19,7 @@ use futures::TryStreamExt as _;
 
 use super::changes::{ChangeBatch, FilePart, Key, KeySet, Range, Select, key_bounds, wanted_in};
 use super::overlay::{is_before, names_of};
-use super::table_at::{TableAt, identity_kind, key_of_fields, places_in, rearrange};
+use super::table_at::{TableAt, fields_of_key, identity_kind, key_of_fields, places_in, rearrange};
 use crate::archive::Archive;
 use crate::columnar::{
     ImageBuilder, RowReader, RowText, Storage, Wanted, conform, conform_exact, conform_old, exact_field, names,
@@ -91,6 +91,8 @@ pub struct Chronicle {
     from: Lsn,
     to: Lsn,
     only: Option<Arc<KeySet>>,
+    /// The partitions of a partitioned table, which has no rows of its own.
+    leaves: Vec<Chronicle>,
 }
 
 /// A part of the range in which rows are told apart by the same columns.
@@ -125,19 +127,64 @@ impl Chronicle {
         let before = |record: &&RelationRecord| is_before(record, Position::before(to), start);
         let last = all.iter().rfind(|record| named(record) && before(record)).or_else(|| all.iter().find(named));
         let Some(last) = last else { return Ok(None) };
-        let oid = last.relation.oid;
-        let records: Vec<RelationRecord> = all.iter().filter(|record| record.relation.oid == oid).cloned().collect();
-        let shown = records.iter().rfind(before).map_or(&last.relation, |record| &record.relation);
-        let relation = shown.clone();
-        let columns = relation.columns.iter().map(|column| Column { stored: column.name.clone(), ..column.clone() });
-        let columns = columns.collect();
-        let names = names_of(&records);
-        Ok(Some(Chronicle { archive: archive.clone(), records, names, columns, relation, from, to, only: None }))
+        let mut found = Chronicle::of_relation(archive, &all, last.relation.oid, from, to);
+        if found.relation.partitioned {
+            found.leaves = partitions(&all, found.relation.oid)
+                .into_iter()
+                .filter(|(_, between)| between.start < to && between.end > from)
+                .map(|(oid, between)| {
+                    let (from, to) = (between.start.max(from), between.end.min(to));
+                    Chronicle::of_relation(archive, &all, oid, from, to).in_columns_of(&found)
+                })
+                .collect();
+        }
+        Ok(Some(found))
     }
 
-    /// The same of the rows under these keys, which name the columns of the table's last identity.
+    /// That of a relation of which there are records.
+    fn of_relation(archive: &Archive, all: &[RelationRecord], oid: u32, from: Lsn, to: Lsn) -> Chronicle {
+        let records: Vec<RelationRecord> = all.iter().filter(|record| record.relation.oid == oid).cloned().collect();
+        let start = archive.identity().start_lsn;
+        let last = records.iter().rfind(|record| is_before(record, Position::before(to), start));
+        let relation = last.unwrap_or(&records[0]).relation.clone();
+        let columns = relation.columns.iter().map(|column| Column { stored: column.name.clone(), ..column.clone() });
+        let (columns, names) = (columns.collect(), names_of(&records));
+        let (archive, only, leaves) = (archive.clone(), None, Vec::new());
+        Chronicle { archive, records, names, columns, relation, from, to, only, leaves }
+    }
+
+    /// The same with its rows shown in the columns of the partitioned table.
+    fn in_columns_of(mut self, whole: &Chronicle) -> Chronicle {
+        let here = |column: &Column| match self.relation.column(&column.name) {
+            Some(own) => Column { number: own.number, missing: own.missing.clone(), ..column.clone() },
+            // It was no partition any more when the column was added.
+            None => Column { number: i16::MAX, missing: None, ..column.clone() },
+        };
+        self.columns = whole.columns.iter().map(here).collect();
+        self
+    }
+
+    /// What there is to be told apart: the partitions of a partitioned table, each for as long as it was one. Rows that
+    /// came or went with a partition, by ATTACH and DETACH, did not change.
+    pub fn parts(&self) -> Vec<&Chronicle> {
+        if self.relation.partitioned { self.leaves.iter().collect() } else { vec![self] }
+    }
+
+    /// The same of the rows under these keys, which name the columns of [`Chronicle::unique_key`].
     pub fn with_keys(self, only: KeySet) -> Chronicle {
-        Chronicle { only: Some(Arc::new(only)), ..self }
+        let key = self.unique_key().unwrap_or_default();
+        let of_leaf = |leaf: Chronicle| {
+            let own = leaf.unique_key().unwrap_or_default();
+            let place = |column: &Column| key.iter().position(|one| one.name == column.name);
+            let places: Vec<usize> = own.iter().filter_map(place).collect();
+            let rearranged = |one: &Key| {
+                let fields = fields_of_key(one);
+                Key::from(key_of_fields(places.iter().map(|at| fields[*at])))
+            };
+            leaf.with_keys(only.iter().map(rearranged).collect())
+        };
+        let leaves = self.leaves.into_iter().map(of_leaf).collect();
+        Chronicle { only: Some(Arc::new(only)), leaves, ..self }
     }
 
     /// The same without changes by transactions outside of these commit LSNs and times (microseconds), both ends included.
@@ -182,10 +229,14 @@ impl Chronicle {
         &self.columns
     }
 
-    /// The columns of its identity, where that is unique.
+    /// The columns of its identity, where that is unique; of a partitioned table, where it is that of every partition.
     pub fn unique_key(&self) -> Option<Vec<Column>> {
         let key = key_of(&self.relation);
-        is_unique(&self.relation).then_some(key)
+        let is_key = |own: &[Column]| {
+            own.len() == key.len() && own.iter().all(|one| key.iter().any(|column| column.name == one.name))
+        };
+        let everywhere = self.leaves.iter().all(|leaf| leaf.unique_key().is_some_and(|own| is_key(&own)));
+        (is_unique(&self.relation) && everywhere).then_some(key)
     }
 
     /// The type of a row: its columns, and beside them `_exact`, the texts that they cannot hold.
@@ -290,6 +341,9 @@ impl Chronicle {
         };
         let mut lives = Lives::new(segment.number);
         let mut cleared = self.rewrites(segment);
+        // Where all rows were gone, those are touched too that no change names.
+        let all_gone = !cleared.is_empty() || found.iter().any(|entry| entry.operation == Operation::Truncate);
+        let touched = if all_gone && self.only.is_none() && telling == Telling::Lives { None } else { touched };
         for entry in found {
             match (entry.old_key, entry.new_key) {
                 (Some(old), Some(new)) if !whole_rows => lives.follow(&old, &new, entry.position),
@@ -585,6 +639,38 @@ impl Lives {
         let last = moved.and_then(|moved| moved.iter().rfind(|(from, _)| *from < position));
         last.map_or_else(|| self.own(key), |(_, life)| life.clone())
     }
+}
+
+/// The relations that hold the rows of a partitioned one, each with the commit LSNs between which it belonged to it.
+fn partitions(all: &[RelationRecord], oid: u32) -> Vec<(u32, std::ops::Range<Lsn>)> {
+    let mut family = HashSet::from([oid]);
+    let belongs = |record: &RelationRecord, family: &HashSet<u32>| {
+        record.event != RelationEvent::Dropped && record.relation.parent.is_some_and(|parent| family.contains(&parent))
+    };
+    loop {
+        let more: Vec<u32> = all
+            .iter()
+            .filter(|record| belongs(record, &family) && !family.contains(&record.relation.oid))
+            .map(|record| record.relation.oid)
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        family.extend(more);
+    }
+    let mut found: Vec<(u32, std::ops::Range<Lsn>)> = Vec::new();
+    let mut open: HashMap<u32, Lsn> = HashMap::new();
+    for record in all.iter().filter(|record| family.contains(&record.relation.oid) && !record.relation.partitioned) {
+        let (oid, lsn) = (record.relation.oid, record.position.lsn);
+        if belongs(record, &family) {
+            open.entry(oid).or_insert(lsn);
+        } else if let Some(from) = open.remove(&oid) {
+            found.push((oid, from..Lsn(lsn.0 + 1)));
+        }
+    }
+    found.extend(open.into_iter().map(|(oid, from)| (oid, from..Lsn(u64::MAX))));
+    found.sort_by_key(|(oid, between)| (*oid, between.start));
+    found
 }
 
 fn is_unique(relation: &RelationVersion) -> bool {

@@ -426,6 +426,17 @@ pub fn key_of_fields<'a>(fields: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<
     key
 }
 
+/// The texts of a key's columns.
+pub(super) fn fields_of_key(key: &[u8]) -> Vec<Option<&[u8]>> {
+    let (mut rest, mut fields) = (key, Vec::new());
+    while let Some(([known, length @ ..], after)) = rest.split_first_chunk::<5>() {
+        let (text, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+        fields.push((*known == 1).then_some(text));
+        rest = after;
+    }
+    fields
+}
+
 /// The newest place from which the rows are known, and what was there.
 async fn base_of(
     archive: &Archive,

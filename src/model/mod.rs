@@ -4,6 +4,7 @@ mod alert;
 mod freshness;
 mod lsn;
 mod name;
+mod partitions;
 mod point;
 mod relation;
 mod transaction;
@@ -12,6 +13,7 @@ pub use alert::{AlertEvent, AlertRecord, HealthRecord, HealthStatus, Severity};
 pub use freshness::Freshness;
 pub use lsn::{Lsn, Xid};
 pub use name::{TableName, TablePattern, quote_identifier, quote_literal};
+pub use partitions::Partitions;
 pub use point::{Point, PointSyntax};
 pub use relation::{BaseType, Column, Identity, Operation, RelationVersion};
 pub use transaction::{

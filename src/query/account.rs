@@ -16,10 +16,12 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::expressions::col;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::stream::{RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter};
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream, project_schema};
 use futures::StreamExt as _;
 
 use super::conditions::range_of;
@@ -65,10 +67,29 @@ impl TableProvider for AccountTable {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let keys = self.chronicle.unique_key().and_then(|key| keys_of(filters, &key));
+        let mut plans = Vec::new();
+        for part in self.chronicle.parts() {
+            plans.push(self.plan(part, projection, filters).await?);
+        }
+        match plans.len() {
+            0 => Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?))),
+            1 => Ok(plans.remove(0)),
+            _ => UnionExec::try_new(plans),
+        }
+    }
+}
+
+impl AccountTable {
+    async fn plan(
+        &self,
+        part: &Chronicle,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let keys = part.unique_key().and_then(|key| keys_of(filters, &key));
         let mut chronicle = match keys {
-            Some(keys) => self.chronicle.clone().with_keys(keys),
-            None => self.chronicle.clone(),
+            Some(keys) => part.clone().with_keys(keys),
+            None => part.clone(),
         };
         // Versions and differences are of the whole range, wherever the change is that ended them.
         if self.account == Account::Changes {
@@ -85,8 +106,10 @@ impl TableProvider for AccountTable {
             cleared: Arc::clone(&cleared),
         };
         let sorted = sorted(events)?;
-        let told = ToldAccount { chronicle, account: self.account, schema: self.schema(), events: sorted, cleared };
-        let plan = StreamingTableExec::try_new(self.schema(), vec![Arc::new(told)], projection, [], false, None)?;
+        let schema = Arc::clone(&self.schema);
+        let told = ToldAccount { chronicle, account: self.account, schema, events: sorted, cleared };
+        let schema = Arc::clone(&self.schema);
+        let plan = StreamingTableExec::try_new(schema, vec![Arc::new(told)], projection, [], false, None)?;
         Ok(Arc::new(plan))
     }
 }

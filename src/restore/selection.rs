@@ -9,7 +9,7 @@ use super::workspace::{Mode, Workspace};
 use super::{Owner, belonging, quarantine};
 use crate::failure::{Failure, Result};
 use crate::history::TableAt;
-use crate::model::{RelationVersion, TableName};
+use crate::model::{Partitions, RelationVersion, TableName};
 
 /// A table of the restore.
 pub(super) enum Selected {
@@ -58,16 +58,16 @@ impl Workspace<'_> {
             Some(Owner::Entity { table, .. }) => belonging::tables_below(self, table).await?,
             _ => BTreeSet::new(),
         };
-        let wanted =
-            |name: &TableName| below.contains(name) || self.request.tables.iter().any(|pattern| pattern.matches(name));
         // A table that is gone by now can be named too.
         let mut known = self.archive.tables_before(self.request.now.lsn).await?;
         known.extend(self.archive.tables_before(self.request.to.lsn).await?);
+        let partitions = Partitions::of(known.values());
+        let wanted = |name: &TableName| below.contains(name) || partitions.answers_any(name, &self.request.tables);
         known.retain(|_, relation| !relation.partitioned);
         let mut names: Vec<&TableName> = known.keys().filter(|name| wanted(name)).collect();
         names.sort();
         for pattern in &self.request.tables {
-            if !names.iter().any(|name| pattern.matches(name)) {
+            if !names.iter().any(|name| partitions.answers(name, pattern)) {
                 return Err(Failure::usage(format!("the archive has no table that matches {pattern}")).remedy(
                     "afterimage status lists its tables; quote names with capital letters: 'public.\"Orders\"'",
                 ));

@@ -19,7 +19,8 @@ use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::shown_time;
 use crate::model::{
-    DdlRecord, Lsn, Operation, OperationCounts, Point, RelationVersion, TableName, TablePattern, Transaction,
+    DdlRecord, Lsn, Operation, OperationCounts, Partitions, Point, RelationVersion, TableName, TablePattern,
+    Transaction,
 };
 
 #[derive(Debug, Clone, Args)]
@@ -86,6 +87,7 @@ pub(super) async fn run(context: &Context, args: LogArgs) -> Result<()> {
         // A mistyped name must not look like a table that nobody touched.
         require_table(pattern, known.keys())?;
     }
+    let partitions = Partitions::of(known.values());
     let transactions = archive.transactions(watermark).await?;
     let mut statements: Statements = HashMap::new();
     for record in archive.ddl(watermark).await? {
@@ -94,7 +96,7 @@ pub(super) async fn run(context: &Context, args: LogArgs) -> Result<()> {
     let said = |transaction: &Transaction| statements.get(&transaction.commit.lsn).map_or(&[][..], Vec::as_slice);
     let wanted = |transaction: &&Transaction| {
         range.contains(&transaction.commit.lsn)
-            && args.wants(transaction, said(transaction))
+            && args.wants(&partitions, transaction, said(transaction))
             && args.context.iter().all(|filter| Said::of(transaction).says(filter))
     };
     let mut chosen: Vec<&Transaction> = transactions.iter().rev().filter(wanted).collect();
@@ -150,19 +152,16 @@ impl LogArgs {
         }
     }
 
-    fn wants(&self, transaction: &Transaction, ddl: &[DdlRecord]) -> bool {
+    fn wants(&self, partitions: &Partitions, transaction: &Transaction, ddl: &[DdlRecord]) -> bool {
+        let wants_table = |name: &TableName| self.table.is_empty() || partitions.answers_any(name, &self.table);
         if self.table.is_empty() && self.op.is_empty() {
             return true;
         }
         let named = ddl.iter().flat_map(DdlRecord::concerns);
-        if self.op.is_empty() && named.filter_map(|name| TableName::parse(&name)).any(|name| self.wants_table(&name)) {
+        if self.op.is_empty() && named.filter_map(|name| TableName::parse(&name)).any(|name| wants_table(&name)) {
             return true;
         }
-        transaction.tables.iter().any(|(name, counts)| self.wants_table(name) && self.wants_operation(counts))
-    }
-
-    fn wants_table(&self, name: &TableName) -> bool {
-        self.table.is_empty() || self.table.iter().any(|pattern| pattern.matches(name))
+        transaction.tables.iter().any(|(name, counts)| wants_table(name) && self.wants_operation(counts))
     }
 
     fn wants_operation(&self, counts: &OperationCounts) -> bool {

@@ -16,7 +16,7 @@ use super::recreation::table::Recipe;
 use crate::archive::Archive;
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::{Cut, Known, TableAt, table_name};
-use crate::model::{TableName, TablePattern, quote_identifier};
+use crate::model::{Partitions, TableName, TablePattern, quote_identifier};
 use crate::postgres::Source;
 use sink::Sink;
 
@@ -95,14 +95,15 @@ pub async fn copy(archive: &Archive, request: &CopyRequest, to: Elsewhere<'_>) -
 
 async fn select(archive: &Archive, request: &CopyRequest) -> Result<Vec<TableAt>> {
     let known = archive.tables_before(request.to.lsn).await?;
+    let partitions = Partitions::of(known.values());
     let mut names: BTreeSet<&TableName> = BTreeSet::new();
     for pattern in &request.tables {
         let before = names.len();
-        let found = known.iter().filter(|(name, relation)| !relation.partitioned && pattern.matches(name));
+        let found = known.iter().filter(|(name, relation)| !relation.partitioned && partitions.answers(name, pattern));
         names.extend(found.map(|(name, _)| name));
         if names.len() == before {
             return Err(Failure::usage(format!("the archive had no table that matches {pattern} then"))
-                .remedy("afterimage status lists its tables; of partitioned ones name the partitions"));
+                .remedy("afterimage status lists its tables"));
         }
     }
     let mut tables = Vec::new();

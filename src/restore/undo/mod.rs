@@ -18,7 +18,7 @@ use super::wanted::{Rows, Wanted};
 use super::workspace::Workspace;
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::{KeySet, TableAt};
-use crate::model::{Commit, Lsn, TableName, Transaction, Xid};
+use crate::model::{Commit, Lsn, Partitions, TableName, Transaction, Xid};
 use rows::TableRows;
 
 use super::plan::Note;
@@ -143,12 +143,13 @@ async fn states_before(
     notes: &mut Vec<Note>,
 ) -> Result<Vec<Vec<(Lsn, TableAt)>>> {
     let transactions = workspace.archive.transactions(workspace.request.now.lsn).await?;
+    let partitions = Partitions::of(workspace.archive.tables_ever().await?.values());
     let mut by_table: BTreeMap<u32, Vec<(Lsn, TableAt)>> = BTreeMap::new();
     let chosen = |transaction: &&Transaction| undone.contains(&transaction.commit.lsn);
     for transaction in transactions.iter().filter(chosen) {
         for (name, counts) in &transaction.tables {
             let wanted = &workspace.request.tables;
-            let asked = wanted.is_empty() || wanted.iter().any(|pattern| pattern.matches(name));
+            let asked = wanted.is_empty() || partitions.answers_any(name, wanted);
             if !asked {
                 notes.push(Note::about(name, "was changed by the transaction too; left as it is, as asked"));
                 continue;
@@ -169,13 +170,14 @@ async fn states_before(
 /// The tables that the transactions dropped, as they were before.
 async fn dropped(workspace: &Workspace<'_>, undone: &BTreeSet<Lsn>) -> Result<Vec<TableAt>> {
     let mut tables = Vec::new();
+    let partitions = Partitions::of(workspace.archive.tables_ever().await?.values());
     let statements = workspace.archive.ddl(workspace.request.now.lsn).await?;
     for record in statements.iter().filter(|record| undone.contains(&record.position.lsn)) {
         let dropped: Vec<serde_json::Value> = serde_json::from_str(&record.dropped).unwrap_or_default();
         let dropped = dropped.iter().filter(|object| object["type"] == "table");
         for name in dropped.filter_map(|object| TableName::parse(object["identity"].as_str()?)) {
             let wanted = &workspace.request.tables;
-            let asked = wanted.is_empty() || wanted.iter().any(|pattern| pattern.matches(&name));
+            let asked = wanted.is_empty() || partitions.answers_any(&name, wanted);
             if asked && let Some(table) = TableAt::find(workspace.archive, &name, record.position.lsn).await? {
                 tables.push(table);
             }

@@ -5,6 +5,7 @@ mod configuration;
 mod export;
 mod forensics;
 mod help;
+mod partitions;
 mod past;
 mod points;
 mod pruning;

@@ -271,3 +271,26 @@ async fn json_answers_as_in_postgresql() {
         assert_eq!(shown.join(";"), expected, "{expression}");
     }
 }
+
+#[tokio::test]
+async fn what_was_truncated_differs_though_no_change_names_it() {
+    for identity in ["DEFAULT", "FULL"] {
+        let table = format!(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t REPLICA IDENTITY {identity};
+             INSERT INTO t SELECT i, 'v' FROM generate_series(1, 5) i"
+        );
+        let scene = Scene::archived(Release::System, &table).await;
+        let before = scene.watermark();
+        scene
+            .database
+            .run("UPDATE t SET v = 'w' WHERE id = 1; TRUNCATE t; INSERT INTO t VALUES (2, 'v'), (9, 'new')")
+            .await;
+        scene.catch_up();
+        let diff = format!("SELECT _change, old.id, new.id FROM diff('t', '{before}') ORDER BY 2, 3");
+        let gone = |id: i32| json!(["delete", id, null]);
+        let expected = vec![gone(1), gone(3), gone(4), gone(5), json!(["insert", null, 9])];
+        assert_eq!(values(&scene, &diff), expected, "{identity}");
+        let ended = "SELECT id, _to_op FROM versions('t') WHERE _to_op = 'truncate' ORDER BY id, v";
+        assert_eq!(values(&scene, ended).len(), 5, "{identity}");
+    }
+}

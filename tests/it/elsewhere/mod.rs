@@ -14,7 +14,7 @@ use crate::support::{
 const TABLES: &str = include_str!("tables.sql");
 const HISTORY: &str = include_str!("history.sql");
 const SNAPSHOT: &str = include_str!("snapshot.py");
-const ENGINES: &str = include_str!("engines.py");
+const ENGINES: &str = concat!(include_str!("spark.py"), include_str!("engines.py"));
 
 /// Starting Spark alone takes half a minute on a busy machine.
 const SPARK_PATIENCE: Duration = Duration::from_secs(600);
@@ -93,7 +93,7 @@ fn rows_of(points: &[Known]) -> u64 {
 
 /// Changes of some tables, and what our own SQL says of them.
 fn change_jobs(site: &Site<'_>, engine: &str) -> Vec<Json> {
-    let tables = [("bag", "b"), ("days", "n"), ("parts_eu", "id"), ("cleared", "v")];
+    let tables = [("bag", "b"), ("days", "n"), ("parts", "id"), ("cleared", "v")];
     let job = |(table, column): (&str, &str)| {
         let sql = site.command(["sql", table, "--for", engine, "--changes"]).run(PATIENCE).expect(0).stdout;
         let asked =
