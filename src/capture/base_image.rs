@@ -12,8 +12,8 @@ use super::open_file::{BATCH_BYTES, OpenFile, joined};
 use crate::archive::{FileEncoder, StagedFile, Store, TablePath, log};
 use crate::columnar::{BinaryForm, ImageBuilder};
 use crate::failure::{Failure, Result};
-use crate::model::{Column, Lsn, RelationVersion, quote_identifier, quote_literal};
-use crate::postgres::{CopyConnection, RAW_WHERE_UNKNOWN, Session, Source, Throttle};
+use crate::model::{Column, Lsn, RelationVersion, quote_identifier};
+use crate::postgres::{CopyConnection, RAW_WHERE_UNKNOWN, Session, Source, Throttle, begin_snapshot};
 
 /// How far copying has come; shared with whoever shows it.
 #[derive(Debug, Default)]
@@ -54,19 +54,10 @@ pub(super) struct StagedImage {
 }
 
 /// A session that sees what an exported snapshot shows.
-///
-/// Row security would silently hide rows; with it off PostgreSQL refuses instead.
 pub(super) async fn snapshot_session(source: &Source, snapshot: &str) -> Result<Session> {
     let session = source.connect("afterimage init").await?;
     session.batch_execute(&format!("{}; {RAW_WHERE_UNKNOWN}", begin_snapshot(snapshot))).await?;
     Ok(session)
-}
-
-fn begin_snapshot(snapshot: &str) -> String {
-    format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
-        quote_literal(snapshot)
-    )
 }
 
 /// How base images are copied: of tables as one snapshot shows them.

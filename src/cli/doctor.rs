@@ -48,16 +48,15 @@ pub(super) async fn run(context: &Context, args: DoctorArgs) -> Result<()> {
     let settings = context.config.doctor()?;
     let (mut found, drift) = diagnosed(context, &source, &archive, &settings, &args).await?;
     found.sort_by_key(|finding| LEVELS.iter().position(|level| *level == finding.level));
-    let healthy = found.iter().all(|finding| finding.state != State::Failed);
-    let diagnosis = Diagnosis { healthy, findings: found, drift };
+    let failed = found.iter().filter(|finding| finding.state == State::Failed);
+    let mut failed: Vec<&str> = failed.map(|finding| finding.level).collect();
+    failed.dedup();
+    let diagnosis = Diagnosis { healthy: failed.is_empty(), findings: found, drift };
     match context.json {
         true => print_document(stdout(), &diagnosis)?,
         false => print_text(stdout(), &text(&diagnosis))?,
     }
-    let failed = diagnosis.findings.iter().filter(|finding| finding.state == State::Failed);
-    let mut failed: Vec<&str> = failed.map(|finding| finding.level).collect();
-    failed.dedup();
-    match failed.is_empty() {
+    match diagnosis.healthy {
         true => Ok(()),
         false => {
             let cause = format!("not all is well: {}", failed.join(", "));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::findings::{Finding, State, of_vitals};
 use super::metrics;
@@ -42,12 +42,30 @@ impl Counters {
 
 /// See the module's documentation.
 pub(super) struct Probes {
-    pub(super) source: Source,
-    pub(super) store: Store,
-    pub(super) max_lag: Duration,
+    source: Source,
+    store: Store,
+    /// Opened with the first question: there may be none before. To see it again costs only what is new.
+    archive: OnceCell<Archive>,
+    max_lag: Duration,
     pub(super) counters: Arc<Counters>,
-    pub(super) seen: Mutex<Option<(Instant, Arc<Vitals>)>>,
-    pub(super) files: Mutex<Option<(Instant, Arc<Vec<TableVitals>>)>>,
+    seen: Seen<Vitals>,
+    files: Seen<Vec<TableVitals>>,
+}
+
+/// What was found last, and when.
+struct Seen<T>(Mutex<Option<(Instant, Arc<T>)>>);
+
+impl<T> Seen<T> {
+    /// The same again where it is fresh; else looks.
+    async fn or_look(&self, fresh_for: Duration, look: impl Future<Output = Result<T>>) -> Result<Arc<T>> {
+        let mut seen = self.0.lock().await;
+        if let Some((_, found)) = seen.as_ref().filter(|(at, _)| at.elapsed() < fresh_for) {
+            return Ok(Arc::clone(found));
+        }
+        let found = Arc::new(look.await?);
+        *seen = Some((Instant::now(), Arc::clone(&found)));
+        Ok(found)
+    }
 }
 
 /// What `/readyz` says.
@@ -62,33 +80,26 @@ impl Probes {
         Probes {
             source: source.without_waiting(),
             store: store.clone(),
+            archive: OnceCell::new(),
             max_lag,
             counters: Arc::default(),
-            seen: Mutex::default(),
-            files: Mutex::default(),
+            seen: Seen(Mutex::default()),
+            files: Seen(Mutex::default()),
         }
+    }
+
+    async fn archive(&self) -> Result<&Archive> {
+        self.archive.get_or_try_init(|| Archive::open(&self.store)).await
     }
 
     async fn vitals(&self) -> Result<Arc<Vitals>> {
-        let mut seen = self.seen.lock().await;
-        if let Some((_, vitals)) = seen.as_ref().filter(|(at, _)| at.elapsed() < FRESH_FOR) {
-            return Ok(Arc::clone(vitals));
-        }
-        let archive = Archive::open(&self.store).await?;
-        let (vitals, _) = vitals::gather(&archive, Some(&self.source)).await?;
-        let vitals = Arc::new(vitals);
-        *seen = Some((Instant::now(), Arc::clone(&vitals)));
-        Ok(vitals)
+        let look = async { Ok(vitals::gather(self.archive().await?, Some(&self.source)).await?.0) };
+        self.seen.or_look(FRESH_FOR, look).await
     }
 
     async fn files(&self) -> Result<Arc<Vec<TableVitals>>> {
-        let mut seen = self.files.lock().await;
-        if let Some((_, files)) = seen.as_ref().filter(|(at, _)| at.elapsed() < FILES_FRESH_FOR) {
-            return Ok(Arc::clone(files));
-        }
-        let files = Arc::new(vitals::tables(&Archive::open(&self.store).await?).await?);
-        *seen = Some((Instant::now(), Arc::clone(&files)));
-        Ok(files)
+        let look = async { vitals::tables(self.archive().await?).await };
+        self.files.or_look(FILES_FRESH_FOR, look).await
     }
 
     async fn readiness(&self) -> Readiness {

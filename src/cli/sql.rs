@@ -1,10 +1,11 @@
 //! `afterimage sql`.
 
-use std::io::Write as _;
+use std::io::stdout;
 
 use clap::{Args, ValueEnum};
 
 use super::context::{Context, parse_pattern, parse_point, single_table};
+use super::output::print_text;
 use super::progress::say;
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
@@ -84,9 +85,7 @@ pub(super) async fn run(context: &Context, args: SqlArgs) -> Result<()> {
             (sql, format!("{name} at LSN {}", until.lsn))
         }
     };
-    // A closed pipe is nobody's fault.
-    let _ = write!(std::io::stdout().lock(), "-- {what}, for {engine}\n{sql}");
-    Ok(())
+    print_text(stdout(), &format!("-- {what}, for {engine}\n{sql}"))
 }
 
 async fn resolved(context: &Context, archive: &Archive, point: Option<&Point>) -> Result<Cut> {

@@ -13,10 +13,9 @@ use std::collections::HashSet;
 
 pub use dialect::Engine;
 use place::Root;
-use statement::{Statement, may_be_inexact};
+use statement::{Statement, TOLD, may_be_inexact};
 
 use crate::archive::Location;
-use crate::columnar::names;
 use crate::failure::{Failure, Result};
 use crate::history::{BaseParts, ChangeParts, StateParts};
 use crate::model::{Column, RelationVersion};
@@ -64,8 +63,7 @@ pub fn changes(
             .remedy("name an earlier --from or a later --to"));
     }
     let told = statement.add("told", &branches.join("\nUNION ALL\n"));
-    let own = [names::LSN, names::SEQ, names::XID, names::TS, names::OP, names::MISSING];
-    let mut list: Vec<String> = own.iter().map(|name| (*name).to_owned()).collect();
+    let mut list = TOLD.map(ToOwned::to_owned).to_vec();
     for ((at, column), name) in (1_usize..).zip(&relation.columns).zip(shown_names(engine, relation)) {
         let with_exact = exact && may_be_inexact(column);
         list.push(format!("c{at} AS {}", engine.name(&name)));

@@ -15,7 +15,6 @@ pub(super) struct Root {
     root: String,
     /// What must be said before the statement.
     pub(super) before: Vec<String>,
-    files: usize,
 }
 
 /// What a statement reads from: the rows, and the condition under which they are wanted.
@@ -39,7 +38,7 @@ impl Root {
             return Err(Failure::usage(format!("{engine} takes the characters * ? [ {{ of {root:?} for a pattern"))
                 .remedy("move the archive, or link to it under a plain name"));
         }
-        Ok(Root { engine, location, root, before: Vec::new(), files: 0 })
+        Ok(Root { engine, location, root, before: Vec::new() })
     }
 
     /// A base image: one source for each that has to be read by itself.
@@ -111,12 +110,12 @@ impl Root {
     /// DataFusion's tables are made of files by statements of their own.
     fn external(&mut self, file: &str) -> String {
         let known = |said: &String| said.ends_with(&format!(" LOCATION {file};"));
-        if let Some(at) = self.before.iter().position(known) {
-            return format!("file{}", at + 1);
+        let at = self.before.iter().position(known).unwrap_or(self.before.len());
+        let name = format!("file{}", at + 1);
+        if at == self.before.len() {
+            self.before.push(format!("CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION {file};"));
         }
-        self.files += 1;
-        self.before.push(format!("CREATE EXTERNAL TABLE file{} STORED AS PARQUET LOCATION {file};", self.files));
-        format!("file{}", self.files)
+        name
     }
 }
 

@@ -19,6 +19,9 @@ const WRITES: &str = "op IN ('insert', 'update', 'snapshot')";
 /// A change that takes one away.
 const TAKES: &str = "op IN ('update', 'delete')";
 
+/// What is told of a change besides its rows' columns.
+pub(super) const TOLD: [&str; 6] = [names::LSN, names::SEQ, names::XID, names::TS, names::OP, names::MISSING];
+
 /// A statement under construction.
 pub(super) struct Statement {
     pub(super) engine: Engine,
@@ -148,10 +151,9 @@ impl Statement {
     fn changes(&mut self, state: &StateParts) -> Result<String> {
         let mut queries = Vec::new();
         let place = self.place(&state.changes);
-        for (part, sources) in self.sources(&state.changes) {
-            let version = &part;
-            let new = |column: &Column| self.read(column, version, None);
-            let old = |column: &Column| self.read(column, version, Some(names::OLD));
+        for (version, sources) in self.sources(&state.changes) {
+            let new = |column: &Column| self.read(column, &version, None);
+            let old = |column: &Column| self.read(column, &version, Some(names::OLD));
             let mut list = vec![format!("{place} AS place"), format!("{} AS op", names::OP)];
             list.push(self.with_keys(self.columns(&state.relation.columns, new)?, state, new)?);
             if state.unique {
@@ -160,7 +162,7 @@ impl Statement {
                     let value = if may_be_inexact(column) { self.key(read) } else { read.value };
                     list.push(format!("{value} AS o{at}"));
                 }
-                list.extend(self.left_out(state, version));
+                list.extend(self.left_out(state, &version));
             } else if self.has_old(state) {
                 for (at, column) in (1..).zip(&state.relation.columns) {
                     let read = old(column)?;
@@ -180,8 +182,7 @@ impl Statement {
     pub(super) fn told(&mut self, columns: &[Column], changes: &ChangeParts) -> Result<Vec<String>> {
         let mut queries = Vec::new();
         for (version, sources) in self.sources(changes) {
-            let own = [names::LSN, names::SEQ, names::XID, names::TS, names::OP, names::MISSING];
-            let mut list: Vec<String> = own.iter().map(|name| (*name).to_owned()).collect();
+            let mut list = TOLD.map(ToOwned::to_owned).to_vec();
             list.push(self.columns(columns, |column| self.told_new(column, &version))?);
             for (at, column) in (1..).zip(columns) {
                 let old = match version.same_column(column) {
@@ -296,12 +297,11 @@ impl Statement {
 
     /// What rows show that are older than the column.
     fn constant(&self, column: &Column) -> Result<Read> {
-        let storage = Storage::of_column(column);
-        let nothing = self.engine.cast("NULL", &storage);
-        let Some(text) = &column.missing else { return Ok(Read { value: nothing, exact: self.no_text() }) };
-        Ok(match constant(self.engine, &storage, text)? {
-            Some(value) => Read { value, exact: self.no_text() },
-            None => Read { value: nothing, exact: self.engine.cast(&self.engine.text(text), &Storage::Text) },
+        let nothing = self.nothing(column);
+        let Some(text) = &column.missing else { return Ok(nothing) };
+        Ok(match constant(self.engine, &Storage::of_column(column), text)? {
+            Some(value) => Read { value, ..nothing },
+            None => Read { exact: self.engine.cast(&self.engine.text(text), &Storage::Text), ..nothing },
         })
     }
 

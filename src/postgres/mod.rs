@@ -41,7 +41,9 @@ pub use copy::{CopyIn, copy_in};
 pub use copy_out::CopyConnection;
 pub use diagnosis::diagnose;
 pub use message::{MessageKind, emit_message};
-pub use replication::{CreatedSlot, ReplicationConnection, ReplicationStream, StreamEvent, SystemIdentity};
+pub use replication::{
+    CreatedSlot, ReplicationConnection, ReplicationStream, StreamEvent, SystemIdentity, begin_snapshot,
+};
 pub use session::{Canceller, Session};
 pub use settings::{PINNED_SETTINGS, RAW_WHERE_UNKNOWN};
 pub use source::Source;

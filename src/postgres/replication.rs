@@ -21,7 +21,7 @@ use postgres_protocol::message::backend::{
 use postgres_protocol::message::frontend;
 
 use crate::failure::{Context, Failure, Result};
-use crate::model::{Lsn, quote_identifier};
+use crate::model::{Lsn, quote_identifier, quote_literal};
 
 use super::authentication::{Applicant, authenticate};
 use super::diagnosis::ServerReport;
@@ -71,6 +71,16 @@ pub struct CreatedSlot {
     pub consistent_point: Lsn,
     /// For `SET TRANSACTION SNAPSHOT` in other sessions, until the next command on this connection.
     pub snapshot: Option<String>,
+}
+
+/// SQL that begins a transaction which sees what an exported snapshot shows, and only reads.
+///
+/// Row security would silently hide rows; with it off PostgreSQL refuses instead.
+pub fn begin_snapshot(snapshot: &str) -> String {
+    format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
+        quote_literal(snapshot)
+    )
 }
 
 impl ReplicationConnection {

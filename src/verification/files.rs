@@ -98,10 +98,10 @@ async fn file_rows(
     };
     verified.proven += u64::from(proven);
     let counted: Option<&[&str]> = match path {
-        TablePath::Changes(_) if proven => Some(&[names::LSN, names::OP]),
         // Without a checksum only decoding every value shows that they are there.
-        _ if proven => Some(&[]),
-        _ => None,
+        _ if !proven => None,
+        TablePath::Changes(_) => Some(&[names::LSN, names::OP]),
+        _ => Some(&[]),
     };
     let is_changes = matches!(path, TablePath::Changes(_));
     let read = blocking(move || Ok(read(content, counted, is_changes, watermark))).await?;

@@ -15,8 +15,8 @@ use crate::columnar::RowText;
 use crate::copy_format::TextRow;
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::TableAt;
-use crate::model::{Lsn, RelationVersion, TableName, quote_identifier, quote_literal};
-use crate::postgres::{CopyConnection, ReplicationConnection, Source, Throttle};
+use crate::model::{Lsn, RelationVersion, TableName, quote_identifier};
+use crate::postgres::{CopyConnection, ReplicationConnection, Source, Throttle, begin_snapshot};
 
 /// A snapshot of the source; it lasts as long as this.
 pub struct LiveSnapshot {
@@ -44,8 +44,6 @@ pub struct LiveTable {
     pub samples: Vec<String>,
 }
 
-const SAVEPOINT: &str = "SAVEPOINT table_at_hand";
-
 const SAMPLES: usize = 5;
 
 /// Keys of buckets that differ that are held against each other, at most.
@@ -65,13 +63,8 @@ impl LiveSnapshot {
         let slot = exporter.create_slot(&name, true, true).await?;
         let snapshot = slot.snapshot.ok_or_else(|| Failure::failed("the server exported no snapshot"))?;
         let mut connection = CopyConnection::connect(source, "afterimage verify").await?;
-        // Row security would silently hide rows; with it off PostgreSQL refuses instead.
-        let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL row_security = off",
-            quote_literal(&snapshot)
-        );
+        let begin = format!("{}; SAVEPOINT table_at_hand", begin_snapshot(&snapshot));
         connection.execute(&begin).await.context("cannot read in the exported snapshot")?;
-        connection.execute(SAVEPOINT).await?;
         let throttle = throttle.map(Throttle::new);
         Ok(LiveSnapshot { lsn: slot.consistent_point, connection, throttle, _exporter: exporter })
     }
@@ -116,13 +109,13 @@ pub async fn compare(snapshot: &mut LiveSnapshot, archive: &Archive, name: &Tabl
     let (mut live, mut archived) = (Buckets::new(), Buckets::new());
     snapshot
         .for_each_row(&relation, &mut |row| {
-            live.add(hash(&key.of_live(row)), hash(&row.fields().collect::<Vec<_>>()));
+            key.add(&mut live, row.fields());
             Ok(())
         })
         .await
         .context(format_args!("reading {name}"))?;
     let mut add = |row: &RowText| {
-        archived.add(hash(&key.of_archived(row)), hash(&row.fields().collect::<Vec<_>>()));
+        key.add(&mut archived, row.fields());
         Ok(())
     };
     state.for_each_row(None, &mut add).await?;
@@ -159,12 +152,15 @@ impl Key {
         Key { columns: named.unwrap_or_else(|| (0..columns.len()).collect()) }
     }
 
-    fn of_live(&self, row: &TextRow) -> KeyText {
-        self.columns.iter().map(|at| row.field(*at).map(<[u8]>::to_vec)).collect()
+    /// The key of a row, and the hash of all of it.
+    fn of_row<'r>(&self, fields: impl Iterator<Item = Option<&'r [u8]>>) -> (Vec<Option<&'r [u8]>>, u128) {
+        let fields: Vec<Option<&[u8]>> = fields.collect();
+        (self.columns.iter().map(|at| fields[*at]).collect(), hash(&fields))
     }
 
-    fn of_archived(&self, row: &RowText) -> KeyText {
-        self.columns.iter().map(|at| row.field(*at).map(<[u8]>::to_vec)).collect()
+    fn add<'r>(&self, buckets: &mut Buckets, fields: impl Iterator<Item = Option<&'r [u8]>>) {
+        let (key, row) = self.of_row(fields);
+        buckets.add(hash(&key), row);
     }
 }
 
@@ -182,11 +178,12 @@ async fn hold_against(
     let mut rows: BTreeMap<KeyText, Copies> = BTreeMap::new();
     // Both sides must leave out the same keys.
     let mut left_out: HashSet<usize> = HashSet::new();
-    let mut note = |key: KeyText, row: u128, by: i64| {
+    let mut note = |(key, row): (Vec<Option<&[u8]>>, u128), by: i64| {
         let bucket = Buckets::of(hash(&key));
         if agree(bucket) || left_out.contains(&bucket) {
             return;
         }
+        let key: KeyText = key.into_iter().map(|field| field.map(<[u8]>::to_vec)).collect();
         if rows.len() >= MOST_ROWS && !rows.contains_key(&key) {
             left_out.insert(bucket);
             rows.retain(|known, _| Buckets::of(hash(known)) != bucket);
@@ -196,12 +193,12 @@ async fn hold_against(
     };
     let relation = state.relation();
     let mut live = |row: &TextRow| {
-        note(key.of_live(row), hash(&row.fields().collect::<Vec<_>>()), 1);
+        note(key.of_row(row.fields()), 1);
         Ok(())
     };
     snapshot.for_each_row(relation, &mut live).await?;
     let mut archived = |row: &RowText| {
-        note(key.of_archived(row), hash(&row.fields().collect::<Vec<_>>()), -1);
+        note(key.of_row(row.fields()), -1);
         Ok(())
     };
     state.for_each_row(None, &mut archived).await?;

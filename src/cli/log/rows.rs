@@ -11,7 +11,7 @@ use super::super::session::{Asking, MEMORY_BYTES};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::Chronicle;
-use crate::model::{Lsn, Operation, TableName, Transaction};
+use crate::model::{Lsn, Operation, TableName, Transaction, quote_identifier};
 
 /// Of these transactions, newest first, those that changed a row of the table in one of these ways (any, where none is
 /// named) for which the condition holds before or after.
@@ -57,7 +57,7 @@ fn question(
     let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let changes = format!("changes({}, 'before:{from}', 'after:{to}')", text(&table.to_sql()));
     let side = |side: &str, with: &str| {
-        let columns = names.iter().map(|name| format!(", {side}[{}] AS \"{}\"", text(name), name.replace('"', "\"\"")));
+        let columns = names.iter().map(|name| format!(", {side}[{}] AS {}", text(name), quote_identifier(name)));
         let columns: String = columns.collect();
         format!("SELECT _lsn, _op, old, new{columns} FROM {changes} WHERE _op IN ({with})")
     };

@@ -85,7 +85,8 @@ impl<'a> Shell<'a> {
     pub(super) async fn one(mut self, text: &str) -> Result<()> {
         match text.trim().strip_prefix('\\') {
             Some(command) => drop(self.item(&mut Script::default(), Item::Command(command.to_owned())).await?),
-            None => self.statement(text).await?,
+            // Nothing has passed since the archive was opened.
+            None => self.ask(self.asking.session.clone(), text).await?,
         }
         self.output.finish()
     }
@@ -168,9 +169,8 @@ impl<'a> Shell<'a> {
                 }
             }
         }
-        if let Some(item) = script.end() {
+        if let Some(sql) = script.end() {
             ran += 1;
-            let Item::Statement(sql) = item else { return Ok(ran) };
             self.statement(&sql).await.map_err(|failure| failure.context(format_args!("{name}:{last}")))?;
         }
         Ok(ran)
@@ -185,9 +185,14 @@ impl<'a> Shell<'a> {
 
     async fn statement(&mut self, sql: &str) -> Result<()> {
         self.output.require_shown()?;
-        let started = Instant::now();
         sql.clone_into(&mut self.last);
-        let result = self.session().await?.sql(sql).await?;
+        let session = self.session().await?;
+        self.ask(session, sql).await
+    }
+
+    async fn ask(&mut self, session: Session, sql: &str) -> Result<()> {
+        let started = Instant::now();
+        let result = session.sql(sql).await?;
         self.output.print(result.schema, result.batches).await?;
         if self.timing {
             let took = format!("Time: {:.3} ms\n", started.elapsed().as_secs_f64() * 1000.0);
@@ -225,7 +230,7 @@ impl<'a> Shell<'a> {
             },
             Meta::Edit => return self.edit(script).await,
             Meta::Go => {
-                if let Some(Item::Statement(sql)) = script.end() {
+                if let Some(sql) = script.end() {
                     self.statement(&sql).await?;
                 }
             }

@@ -46,7 +46,7 @@ impl Script {
                 Within::Nothing => match self.outside(rest, c) {
                     Step::Take(taken) => taken,
                     Step::End => {
-                        items.extend(self.end());
+                        items.extend(self.end().map(Item::Statement));
                         rest = &rest[1..];
                         continue;
                     }
@@ -86,29 +86,22 @@ impl Script {
 
     /// A character outside of everything, and what it begins.
     fn outside(&mut self, rest: &str, c: char) -> Step {
-        let after_word = self.statement.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
         match c {
             _ if rest.starts_with("--") => return Step::Line,
             _ if rest.starts_with("/*") => return Step::Take(self.enter(Within::Comment(1), 2)),
             ';' if self.parentheses == 0 => return Step::End,
             '\\' => return Step::Command,
-            c if c.is_whitespace() => {
-                // A statement begins with its first word, so that its lines are counted from there.
-                let taken = c.len_utf8();
-                return Step::Take(taken);
-            }
+            c if c.is_whitespace() => return Step::Take(c.len_utf8()),
             _ => self.begun = true,
         }
         match c {
             '\'' => {
-                let escapes = self.statement.ends_with(['e', 'E']) && {
-                    let before = &self.statement[..self.statement.len() - 1];
-                    !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$')
-                };
+                let before = self.statement.strip_suffix(['e', 'E']);
+                let escapes = before.is_some_and(|before| !before.ends_with(in_word));
                 Step::Take(self.enter(Within::Text { escapes }, 1))
             }
             '"' => Step::Take(self.enter(Within::Identifier, 1)),
-            '$' if !after_word => match dollar_tag(rest) {
+            '$' if !self.statement.ends_with(in_word) => match dollar_tag(rest) {
                 Some(tag) => Step::Take(self.enter(Within::Dollars(tag.to_owned()), tag.len())),
                 None => Step::Take(1),
             },
@@ -138,9 +131,9 @@ impl Script {
     }
 
     /// What was begun and not ended; nothing is begun then.
-    pub(super) fn end(&mut self) -> Option<Item> {
+    pub(super) fn end(&mut self) -> Option<String> {
         let script = std::mem::take(self);
-        script.begun.then(|| Item::Statement(script.statement.trim().to_owned()))
+        script.begun.then(|| script.statement().to_owned())
     }
 
     /// What was begun.
@@ -172,6 +165,11 @@ enum Step {
     Command,
 }
 
+/// Whether a name goes on with it.
+fn in_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
+}
+
 /// `$$` or `$tag$` at the beginning.
 fn dollar_tag(text: &str) -> Option<&str> {
     let end = 1 + text.get(1..)?.find('$')?;
@@ -187,7 +185,7 @@ mod tests {
     fn items(text: &str) -> Vec<String> {
         let mut script = Script::default();
         let mut items: Vec<Item> = text.lines().flat_map(|line| script.line(line)).collect();
-        items.extend(script.end());
+        items.extend(script.end().map(Item::Statement));
         let shown = |item| match item {
             Item::Statement(text) => text,
             Item::Command(text) => format!("\\{text}"),

@@ -3,9 +3,9 @@
 use super::{PATIENCE, assert_has, misuse};
 use crate::support::{Directory, Program};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 22] = [
     "init", "run", "status", "log", "show", "history", "diff", "blame", "mark", "export", "query", "sql", "serve",
-    "restore", "demo", "guard", "check", "gate",
+    "restore", "demo", "guard", "check", "gate", "doctor", "incident", "verify", "maintain",
 ];
 
 fn ask(arguments: &[&str]) -> String {

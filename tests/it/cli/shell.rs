@@ -127,7 +127,7 @@ async fn answers_become_files() {
     let row = "[(1, 'first', Decimal('1.50')), (2, 'second', Decimal('2.00'))]\n";
     assert_eq!(read, row.repeat(2));
     // A pipe is fine, but nothing can follow.
-    let twice = complaint_after(script(&scene, &["--format", "parquet"], "SELECT 1 AS a; SELECT 2 AS b;"), 2);
+    let twice = script(&scene, &["--format", "parquet"], "SELECT 1 AS a; SELECT 2 AS b;").expect(2).stderr;
     assert_has(&twice, &["holds the answer to one statement"]);
     // What failed leaves no file.
     script(&scene, &["--output", &file("half.csv")], "SELECT 1; SELECT nothing;").expect(2);
@@ -136,11 +136,6 @@ async fn answers_become_files() {
         let name = entry.unwrap().file_name();
         !name.to_str().unwrap().ends_with(".partial")
     }));
-}
-
-/// The complaint after output that is no text.
-fn complaint_after(end: End, code: i32) -> String {
-    end.expect(code).stderr
 }
 
 /// Types on a pseudo-terminal. Its arguments are the program, then pairs: what to wait for on the screen, in what was

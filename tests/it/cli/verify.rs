@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 
 use super::{PATIENCE, Scene, assert_has, json};
-use crate::support::{End, Release};
+use crate::support::Release;
 
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, v text);
     CREATE TABLE bag (v numeric, note text); ALTER TABLE bag REPLICA IDENTITY FULL;
@@ -143,7 +143,7 @@ async fn deep(release: Release) {
     scene.database.run(&format!("ALTER PUBLICATION \"{publication}\" SET (publish = 'insert')")).await;
     scene.database.run("UPDATE t SET v = 'unseen' WHERE id = 5000; DELETE FROM t WHERE id = 5001; DELETE FROM bag WHERE note = 'twice'").await;
     let end = scene.run(["verify", "--deep", "--record"]);
-    let told = said(end);
+    let told = end.expect(3).stdout;
     assert_has(
         &told,
         &[
@@ -165,11 +165,6 @@ async fn deep(release: Release) {
     assert_eq!((&noted["status"], &noted["value"]), (&Json::from("UNHEALTHY"), &Json::from(2)), "{noted}");
     archiver.signal("TERM");
     archiver.wait(PATIENCE).expect(0);
-}
-
-#[track_caller]
-fn said(end: End) -> String {
-    end.expect(3).stdout
 }
 
 #[tokio::test]

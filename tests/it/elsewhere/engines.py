@@ -48,15 +48,7 @@ session = None
 def spark_rows(sql):
     global session
     if session is None:
-        from pyspark.sql import SparkSession
-        session = (SparkSession.builder.master("local[2]")
-            .config("spark.jars", os.environ["DELTA_JARS"])
-            .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
-            .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
-            .config("spark.databricks.delta.snapshotPartitions", "1")
-            .config("spark.sql.shuffle.partitions", "2").config("spark.sql.session.timeZone", "UTC")
-            .config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
-            .config("spark.ui.enabled", "false").getOrCreate())
+        session = spark_session()
     frame = session.sql(sql.rstrip().rstrip(";"))
     return frame.columns, [tuple(row) for row in frame.collect()]
 

@@ -40,14 +40,7 @@ def daft_rows(table):
 
 
 def pyspark_rows(table):
-    from pyspark.sql import SparkSession
-    session = (SparkSession.builder.master("local[2]")
-        .config("spark.jars", os.environ["DELTA_JARS"])
-        .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
-        .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
-        .config("spark.databricks.delta.snapshotPartitions", "1").config("spark.sql.session.timeZone", "UTC")
-        .config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
-        .config("spark.ui.enabled", "false").getOrCreate())
+    session = spark_session()
     return [row.asDict(recursive=True) for row in session.read.format("delta").load(table).collect()]
 
 

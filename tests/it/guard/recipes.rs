@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
@@ -133,14 +133,17 @@ fn between_gates(watch: &Watch, tool_name: &str, (before, after): (&str, &str), 
     assert!(open.stdout.contains(&format!("the schema's version is \"{after}\"")), "{}", open.stdout);
 }
 
+fn write(directory: &Path, path: &str, text: &str) {
+    let file = directory.join(path);
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, text).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alembic_recipe() {
     let watch = Watch::begin(Release::System, "").await;
     let directory = watch.workshop("");
-    let file = |path: &str, text: &str| {
-        fs::create_dir_all(directory.join(path).parent().unwrap()).unwrap();
-        fs::write(directory.join(path), text).unwrap();
-    };
+    let file = |path: &str, text: &str| write(&directory, path, text);
     file("alembic.ini", "[alembic]\nscript_location = migrations\n");
     let environment = "import os, psycopg
 from alembic import context
@@ -170,10 +173,7 @@ with engine.connect() as connection:
 async fn django_recipe() {
     let watch = Watch::begin(Release::System, "").await;
     let directory = watch.workshop("");
-    let file = |path: &str, text: &str| {
-        fs::create_dir_all(directory.join(path).parent().unwrap()).unwrap();
-        fs::write(directory.join(path), text).unwrap();
-    };
+    let file = |path: &str, text: &str| write(&directory, path, text);
     let manage = "import os, sys, psycopg
 from django.conf import settings
 from django.core.management import execute_from_command_line

@@ -20,11 +20,7 @@ pub(crate) fn target_directory() -> &'static Path {
 
 /// A program about to run, in an environment without any of the variables that ours would heed.
 #[derive(Debug)]
-pub(crate) struct Program(
-    Command,
-    /// Whether it has an input of its own.
-    bool,
-);
+pub(crate) struct Program(Command);
 
 impl Program {
     /// Our own.
@@ -37,7 +33,8 @@ impl Program {
         for (name, _) in std::env::vars().filter(|(name, _)| is_heeded(name)) {
             command.env_remove(name);
         }
-        Program(command, false)
+        command.stdin(Stdio::null());
+        Program(command)
     }
 
     pub(crate) fn arguments<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Program {
@@ -65,7 +62,6 @@ impl Program {
         assert!(text.len() <= 4096, "too long for a pipe");
         writer.write_all(text.as_bytes()).unwrap();
         self.0.stdin(reader);
-        self.1 = true;
         self
     }
 
@@ -109,9 +105,6 @@ impl Program {
         let captured = File::create(directory.join("stdout")).unwrap();
         let stdout = stdout.unwrap_or_else(|| captured.into());
         let stderr = File::create(directory.join("stderr")).unwrap();
-        if !self.1 {
-            self.0.stdin(Stdio::null());
-        }
         let child = self.0.stdout(stdout).stderr(stderr).spawn();
         let child = child.unwrap_or_else(|error| panic!("{:?}: {error}", self.0.get_program()));
         Running { child, directory }
