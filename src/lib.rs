@@ -20,6 +20,7 @@ pub mod guard;
 pub mod history;
 pub mod maintenance;
 pub mod query;
+pub mod recovery;
 pub mod restore;
 pub mod verification;
 // -- surfaces

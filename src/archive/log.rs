@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::layout::LogTable;
 use crate::failure::{Failure, Result};
 use crate::model::{
-    Commit, DdlRecord, Identity, LogicalMessage, Lsn, Mark, OperationCounts, Position, RelationEvent, RelationRecord,
-    RelationVersion, RestoreRecord, SequenceSample, TableName, Transaction, Xid,
+    Commit, DdlRecord, GapRecord, Identity, LogicalMessage, Lsn, Mark, OperationCounts, Position, RelationEvent,
+    RelationRecord, RelationVersion, RestoreRecord, SequenceSample, TableName, Transaction, Xid,
 };
 
 /// The columns of a log table; `None` for those that are not written.
@@ -31,7 +31,7 @@ pub fn schema(table: LogTable) -> Option<SchemaRef> {
         LogTable::Restores => Some(Arc::clone(&RESTORES)),
         LogTable::Alerts => Some(Arc::clone(&ALERTS)),
         LogTable::Health => Some(Arc::clone(&HEALTH)),
-        LogTable::Gaps => None,
+        LogTable::Gaps => Some(Arc::clone(&GAPS)),
     }
 }
 
@@ -99,6 +99,10 @@ static MARKS: LazyLock<SchemaRef> =
 
 static RESTORES: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![number("lsn"), time("ts"), number("xid"), text("report")])));
+
+static GAPS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![number("lsn"), number("end_lsn"), time("ts"), time("end_ts"), text("reason")]))
+});
 
 static ALERTS: LazyLock<SchemaRef> = LazyLock::new(|| {
     let head = [text("id"), time("ts"), text("event"), text("rule"), text("severity")];
@@ -454,6 +458,41 @@ impl RareRow for RestoreRow {
 
     fn of(record: &RestoreRecord) -> Self {
         RestoreRow { lsn: record.lsn.as_i64(), ts: record.time, xid: record.xid.into(), report: record.report.clone() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct GapRow {
+    lsn: i64,
+    end_lsn: i64,
+    ts: DateTime<Utc>,
+    end_ts: DateTime<Utc>,
+    reason: String,
+}
+
+impl LogRow for GapRow {
+    const TABLE: LogTable = LogTable::Gaps;
+    type Value = GapRecord;
+
+    fn value(self) -> Result<GapRecord> {
+        Ok(GapRecord {
+            lsn: Lsn::from_i64(self.lsn),
+            end_lsn: Lsn::from_i64(self.end_lsn),
+            time: self.ts,
+            end_time: self.end_ts,
+            reason: self.reason,
+        })
+    }
+}
+
+impl RareRow for GapRow {
+    fn lsn(gap: &GapRecord) -> Lsn {
+        gap.lsn
+    }
+
+    fn of(gap: &GapRecord) -> Self {
+        let (lsn, end_lsn) = (gap.lsn.as_i64(), gap.end_lsn.as_i64());
+        GapRow { lsn, end_lsn, ts: gap.time, end_ts: gap.end_time, reason: gap.reason.clone() }
     }
 }
 

@@ -27,14 +27,14 @@ use super::commit;
 use super::delta::{DataFile, DeltaTable};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
-use super::log::{self, DdlRow, LogRow, MarkRow, RelationRow, RestoreRow, SequenceRow, TransactionRow};
+use super::log::{self, DdlRow, GapRow, LogRow, MarkRow, RelationRow, RestoreRow, SequenceRow, TransactionRow};
 use super::pruning::{self, KeyBounds, Rows};
 use super::store::{Store, no_archive, object_path};
 use super::writer::{CLAIMED, FRESHNESS, WATERMARK, WATERMARK_TIME};
 use crate::columnar::names;
 use crate::failure::{Failure, Result};
 use crate::model::{
-    Commit, DdlRecord, Freshness, Lsn, Mark, RelationEvent, RelationRecord, RelationVersion, RestoreRecord,
+    Commit, DdlRecord, Freshness, GapRecord, Lsn, Mark, RelationEvent, RelationRecord, RelationVersion, RestoreRecord,
     SequenceSample, TableName, Transaction,
 };
 
@@ -228,6 +228,14 @@ impl Archive {
         Ok(found)
     }
 
+    /// Every gap that begins below the watermark, in order.
+    pub async fn gaps(&self, watermark: Lsn) -> Result<Vec<GapRecord>> {
+        let mut found = self.log_rows::<GapRow>().await?;
+        found.retain(|gap| gap.end_lsn <= watermark);
+        found.sort_by_key(|gap| gap.lsn);
+        Ok(found)
+    }
+
     /// Every relation version, oldest first, without the source's own descriptions.
     pub async fn relations(&self) -> Result<Arc<[RelationRecord]>> {
         let mut seen = self.relations.lock().await;
@@ -382,6 +390,11 @@ pub struct DataReader {
 
 impl DataReader {
     /// The relation version that the file's rows have.
+    /// How many rows the file has.
+    pub fn rows(&self) -> u64 {
+        self.metadata.metadata().file_metadata().num_rows().unsigned_abs()
+    }
+
     pub fn relation(&self) -> Result<RelationVersion> {
         let json = self.said(log::RELATION_KEY);
         log::parse_relation(

@@ -25,12 +25,12 @@ use super::delta::{Appended, DeltaTable};
 use super::file::{FileContent, StagedFile, stage};
 use super::identity::ArchiveIdentity;
 use super::layout::{LogTable, TablePath};
-use super::log::{self, DdlRow, MarkRow, MessageRow, RareRow, RelationRow, RestoreRow, SequenceRow};
+use super::log::{self, DdlRow, GapRow, MarkRow, MessageRow, RareRow, RelationRow, RestoreRow, SequenceRow};
 use super::store::Store;
 use crate::failure::{Failure, Result};
 use crate::model::{
-    DdlRecord, Freshness, LogicalMessage, Lsn, Mark, RelationRecord, RestoreRecord, SequenceSample, TableName,
-    Transaction,
+    DdlRecord, Freshness, GapRecord, LogicalMessage, Lsn, Mark, RelationRecord, RestoreRecord, SequenceSample,
+    TableName, Transaction,
 };
 
 /// Up to which LSN a table has its rows.
@@ -80,6 +80,7 @@ pub struct Publication {
     pub sequences: Vec<SequenceSample>,
     pub marks: Vec<Mark>,
     pub restores: Vec<RestoreRecord>,
+    pub gaps: Vec<GapRecord>,
     /// What was measured of publications before.
     pub freshness: Option<Freshness>,
 }
@@ -202,6 +203,7 @@ impl ArchiveWriter {
         self.open_log::<SequenceRow>(&publication.sequences).await?;
         self.open_log::<MarkRow>(&publication.marks).await?;
         self.open_log::<RestoreRow>(&publication.restores).await?;
+        self.open_log::<GapRow>(&publication.gaps).await?;
         let mut work: Vec<(TablePath, Vec<StagedFile>)> = Vec::new();
         for (name, files) in &publication.changes {
             work.push((TablePath::Changes(name.clone()), files.clone()));
@@ -212,6 +214,7 @@ impl ArchiveWriter {
         self.stage_log::<SequenceRow>(&publication.sequences, &mut work).await?;
         self.stage_log::<MarkRow>(&publication.marks, &mut work).await?;
         self.stage_log::<RestoreRow>(&publication.restores, &mut work).await?;
+        self.stage_log::<GapRow>(&publication.gaps, &mut work).await?;
         self.apply(work, end).await?;
         let mut files = Vec::new();
         if !publication.transactions.is_empty() {

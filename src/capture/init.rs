@@ -142,11 +142,12 @@ struct Copied {
 
 /// A source as a snapshot shows it.
 #[derive(Default)]
-struct DescribedSource {
-    jobs: Vec<ImageJob>,
+pub(super) struct DescribedSource {
+    pub(super) jobs: Vec<ImageJob>,
     /// Partitioned tables, which have no rows of their own.
-    parents: Vec<Definition>,
-    others: Option<String>,
+    pub(super) parents: Vec<Definition>,
+    /// The definitions of what is no table, a JSON array.
+    pub(super) others: Option<String>,
 }
 
 impl Beginning<'_> {
@@ -192,7 +193,7 @@ impl Beginning<'_> {
         let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
         writer.require_nothing_since(lsn).await?;
 
-        let described = self.describe(&snapshot).await?;
+        let described = describe_source(self.source, self.store, &settings.publication, &snapshot).await?;
         let (tables, ddl) = (described.jobs.len(), described.others);
         let (mut relations, progress) = self.copy_images(&snapshot, lsn, described.jobs, &mut writer).await?;
         let parent = |definition: Definition| {
@@ -218,26 +219,6 @@ impl Beginning<'_> {
             context,
         };
         Ok(Copied { writer, replication, temporary, identity, relations, ddl, report })
-    }
-
-    /// What is to be archived, as the snapshot shows it: a table may have been made since the tables were chosen.
-    async fn describe(&self, snapshot: &str) -> Result<DescribedSource> {
-        let session = snapshot_session(self.source, snapshot).await?;
-        let publication = &self.settings.publication;
-        let mut described = DescribedSource::default();
-        for table in catalog::tables(&session).await? {
-            if table.unlogged || !catalog::is_published(&session, table.oid, publication).await? {
-                continue;
-            }
-            described.jobs.extend(ImageJob::describe(&session, self.store, table).await?);
-        }
-        for oid in catalog::partitioned_tables(&session).await? {
-            described.parents.extend(catalog::describe(&session, oid).await?);
-        }
-        if definitions::is_installed(&session, publication).await? {
-            described.others = definitions::other_objects(&session, publication).await?;
-        }
-        Ok(described)
     }
 
     async fn copy_images(
@@ -269,7 +250,7 @@ impl Beginning<'_> {
     async fn complete(&self, copied: Copied) -> Result<InitReport> {
         let Copied { mut writer, replication, temporary, identity, relations, ddl, report } = copied;
         let (end, time) = (identity.start_lsn, identity.created_at);
-        let ddl = ddl.map(|objects| initial_definitions(end, time, objects)).into_iter().collect();
+        let ddl = ddl.map(|objects| initial_definitions(end, time, "INIT", objects)).into_iter().collect();
         writer.publish(&Publication { end, time, relations, ddl, ..Publication::default() }).await?;
         make_permanent(self.client, &temporary, &identity.slot).await?;
         if let Err(failure) = writer.begin(&identity).await {
@@ -279,6 +260,30 @@ impl Beginning<'_> {
         drop(replication);
         Ok(report)
     }
+}
+
+/// What is to be archived, as the snapshot shows it: a table may have been made since the tables were chosen.
+pub(super) async fn describe_source(
+    source: &Source,
+    store: &Store,
+    publication: &str,
+    snapshot: &str,
+) -> Result<DescribedSource> {
+    let session = snapshot_session(source, snapshot).await?;
+    let mut described = DescribedSource::default();
+    for table in catalog::tables(&session).await? {
+        if table.unlogged || !catalog::is_published(&session, table.oid, publication).await? {
+            continue;
+        }
+        described.jobs.extend(ImageJob::describe(&session, store, table).await?);
+    }
+    for oid in catalog::partitioned_tables(&session).await? {
+        described.parents.extend(catalog::describe(&session, oid).await?);
+    }
+    if definitions::is_installed(&session, publication).await? {
+        described.others = definitions::other_objects(&session, publication).await?;
+    }
+    Ok(described)
 }
 
 /// Refuses a second `init` for the same slot: each would rewrite the other's publication, and the later one would
@@ -294,7 +299,7 @@ async fn require_only_init(client: &Client, slot: &str) -> Result<()> {
 
 /// Creating a slot can wait for hours, and a server that waits does not look whether its client has gone: the
 /// temporary slot would stay until then. Servers on systems that cannot tell refuse the setting.
-async fn notice_our_end(replication: &mut ReplicationConnection) {
+pub(super) async fn notice_our_end(replication: &mut ReplicationConnection) {
     // Only an SQL statement starts the server's timer; it then goes on through the replication command that follows.
     for sql in ["SET client_connection_check_interval = '1s'", "SELECT"] {
         if let Err(failure) = replication.simple_query(sql).await {
@@ -416,7 +421,7 @@ async fn drop_stray_slot(client: &Client, slot: &str, left_off: Option<Lsn>) -> 
     )))
 }
 
-async fn drop_slot(client: &Client, slot: &str) -> Result<()> {
+pub(super) async fn drop_slot(client: &Client, slot: &str) -> Result<()> {
     let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1";
     client.query(sql, &[&slot]).await.map_err(|error| Failure::from(error).context("dropping a stray slot"))?;
     Ok(())
@@ -440,13 +445,14 @@ async fn notify_if_slow<T>(work: impl Future<Output = Result<T>>, notify: impl F
     work.await
 }
 
-/// What every archive begins with: the definitions that there were, as if one statement had made them all.
-fn initial_definitions(lsn: Lsn, time: DateTime<Utc>, objects: String) -> DdlRecord {
+/// What an archive begins with, and goes on with after a gap: the definitions that there were, as if one statement had made
+/// them all.
+pub(super) fn initial_definitions(lsn: Lsn, time: DateTime<Utc>, tag: &str, objects: String) -> DdlRecord {
     DdlRecord {
         position: Position::before(lsn),
         time,
         xid: 0,
-        tag: "INIT".into(),
+        tag: tag.into(),
         statement: None,
         user: None,
         application: None,

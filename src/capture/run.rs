@@ -57,12 +57,14 @@ pub trait RunEvents: Send + Sync {
 }
 
 /// Why the archiver ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It was told to stop.
     Stopped,
     /// The wanted position is in the archive.
     Reached,
+    /// The slot cannot give what follows the watermark.
+    Lost(LostSlot),
 }
 
 /// Archives until `stop` turns true, or until the watermark has reached `until`.
@@ -112,8 +114,9 @@ async fn run_sessions(
         let terms = course.terms.now();
         let session = Session { source, store, settings, until, patience, interrupted, events };
         match session.run(course, stop.clone()).await {
-            Ok(()) if *stop.borrow() => return Ok(Outcome::Stopped),
-            Ok(()) => return Ok(Outcome::Reached),
+            Ok(Some(lost)) => return Ok(Outcome::Lost(lost)),
+            Ok(None) if *stop.borrow() => return Ok(Outcome::Stopped),
+            Ok(None) => return Ok(Outcome::Reached),
             Err(failure) if failure.is_transient() && course.terms.now() != terms => {
                 tracing::debug!("another session: {failure}");
             }
@@ -165,7 +168,8 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(&self, course: &mut Course, stop: watch::Receiver<bool>) -> Result<()> {
+    /// Works until it is to end, or gives a slot with which it cannot begin.
+    async fn run(&self, course: &mut Course, stop: watch::Receiver<bool>) -> Result<Option<LostSlot>> {
         let archive = Archive::open(self.store).await?;
         if let Some(epoch) = course.claimed {
             ArchiveWriter::require_epoch(self.store, epoch).await?;
@@ -177,12 +181,13 @@ impl Session<'_> {
         require_same_source(&catalog, identity).await?;
         let watermark = archive.watermark().await?.lsn;
         if matches!(self.until, Until::Reached(target) if watermark >= target) {
-            return Ok(());
+            return Ok(None);
         }
         let slot = wait_for_slot(&catalog, identity, self.patience, &stop).await?;
         // Read after the slot: whoever used it until then may have moved both on.
         let watermark = archive.watermark().await?.lsn;
-        require_whole(&slot, watermark)?;
+        let lost = LostSlot::find(&identity.slot, slot.as_ref(), watermark);
+        let (Some(slot), None) = (slot, &lost) else { return Ok(lost) };
         let streamed_from = if course.onlooker.wants_rows() { WATCHED_FROM } else { STREAMED_FROM };
         let sender = self.source.with_setting("logical_decoding_work_mem", streamed_from);
         let replication = ReplicationConnection::connect(&sender).await?;
@@ -317,7 +322,7 @@ impl Session<'_> {
         let encoded = joined(encoding.await);
         let received = joined(receiving.await);
         // The stage that failed first makes the others fail with a mere "stopped".
-        committed.and(assembled).and(encoded).and(spooled).and(received)
+        committed.and(assembled).and(encoded).and(spooled).and(received).map(|()| None)
     }
 }
 
@@ -422,23 +427,21 @@ pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<O
     }))
 }
 
-/// Waits until nobody else uses the slot.
+/// Waits until nobody else uses the slot; `None` where it does not exist.
 ///
 /// # Errors
-/// Refused where somebody else goes on using it, or where it does not exist.
+/// Refused where somebody else goes on using it.
 async fn wait_for_slot(
     client: &Client,
     identity: &ArchiveIdentity,
     patience: Duration,
     stop: &watch::Receiver<bool>,
-) -> Result<SlotState> {
+) -> Result<Option<SlotState>> {
     let slot = &identity.slot;
     let deadline = tokio::time::Instant::now() + patience;
     loop {
-        let Some(state) = slot_state(client, identity).await? else {
-            return Err(lost(format!("the slot {slot} does not exist any more")));
-        };
-        let Some(pid) = state.active_pid else { return Ok(state) };
+        let Some(state) = slot_state(client, identity).await? else { return Ok(None) };
+        let Some(pid) = state.active_pid else { return Ok(Some(state)) };
         if tokio::time::Instant::now() >= deadline {
             return Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))
                 .remedy("one archiver per archive: another one is running; stop it first"));
@@ -449,24 +452,39 @@ async fn wait_for_slot(
     }
 }
 
-/// Refuses a slot that cannot give everything since the watermark.
-fn require_whole(slot: &SlotState, watermark: Lsn) -> Result<()> {
-    let name = &slot.name;
-    if slot.wal_status == "lost" {
-        return Err(lost(format!("the slot {name} lost log that was not archived yet")));
-    }
-    if slot.confirmed_flush > watermark {
-        return Err(lost(format!(
-            "the slot {name} was moved on to {}, the archive has everything up to {watermark}",
-            slot.confirmed_flush
-        )));
-    }
-    Ok(())
+/// A slot that cannot give everything since the watermark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostSlot {
+    /// What became of it.
+    pub cause: String,
+    /// It gives what comes from now on.
+    pub usable: bool,
 }
 
-fn lost(cause: String) -> Failure {
-    Failure::refused(format!("{cause}: changes in between cannot be archived"))
-        .remedy("the history so far stays readable; begin a new archive with afterimage init and another --archive")
+impl LostSlot {
+    fn find(name: &str, slot: Option<&SlotState>, watermark: Lsn) -> Option<LostSlot> {
+        let Some(slot) = slot else {
+            return Some(LostSlot { cause: format!("the slot {name} does not exist any more"), usable: false });
+        };
+        if slot.wal_status == "lost" {
+            let cause = format!("the slot {name} lost log that was not archived yet");
+            return Some(LostSlot { cause, usable: false });
+        }
+        (slot.confirmed_flush > watermark).then(|| LostSlot {
+            cause: format!(
+                "the slot {name} was moved on to {}, the archive has everything up to {watermark}",
+                slot.confirmed_flush
+            ),
+            usable: true,
+        })
+    }
+
+    /// What to say where nobody goes on from it.
+    pub fn failure(&self) -> Failure {
+        Failure::refused(format!("{}: changes in between cannot be archived", self.cause)).remedy(
+            "set on_lost_slot = \"resume\" under [capture] to go on with a recorded gap; the history so far stays readable",
+        )
+    }
 }
 
 /// Growing pauses with jitter.

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::context::ContextWish;
 use crate::model::{TableName, TablePattern};
 
@@ -33,6 +36,18 @@ pub struct CaptureSettings {
     pub copy_workers: usize,
     /// Bytes per second, over all connections, at which base images are read at most.
     pub throttle: Option<u64>,
+    pub on_lost_slot: OnLostSlot,
+}
+
+/// What to do where the slot cannot give what follows the watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnLostSlot {
+    /// To record the gap, take base images anew, and go on.
+    #[default]
+    Resume,
+    /// To end.
+    Stop,
 }
 
 impl Default for CaptureSettings {
@@ -50,6 +65,7 @@ impl Default for CaptureSettings {
             spill_directory: std::env::temp_dir(),
             copy_workers: 4,
             throttle: None,
+            on_lost_slot: OnLostSlot::default(),
         }
     }
 }

@@ -92,6 +92,7 @@ impl Context {
             spill_directory: flags.spill_directory.or(file.spill_directory),
             copy_workers: flags.copy_workers.or(file.copy_workers),
             throttle: flags.throttle.or(file.throttle),
+            on_lost_slot: file.on_lost_slot,
         }
         .settings()
     }

@@ -5,6 +5,7 @@ mod context;
 mod demo;
 mod diff;
 mod doctor;
+mod drill;
 mod editor;
 mod export;
 mod findings;
@@ -28,6 +29,7 @@ mod redaction;
 mod restore;
 mod run;
 mod said;
+mod schedule;
 mod serve;
 mod session;
 mod shell;
@@ -172,6 +174,8 @@ Examples:
     Guard(guard::GuardArgs),
     /// Is the archive whole, and does it hold what the live tables hold? Exit code 3 if not
     Verify(verify::VerifyArgs),
+    /// Restore everything for practice, compare every row, and say how long it took; exit code 3 if anything differs
+    Drill(drill::DrillArgs),
     /// Merge small files, write base images where they pay, delete what nobody reads any more; run does it too
     Maintain(maintain::MaintainArgs),
     /// The whole story on a private, throw-away PostgreSQL
@@ -263,6 +267,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Gate(args) => Box::pin(gate::run(&context, args)).await,
         Command::Guard(args) => Box::pin(guard::run(&context, args)).await,
         Command::Verify(args) => verify::run(&context, args).await,
+        Command::Drill(args) => drill::run(&context, args).await,
         Command::Maintain(args) => Box::pin(maintain::run(&context, args)).await,
         Command::Demo(args) => Box::pin(demo::run(args)).await,
     }

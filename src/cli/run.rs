@@ -14,15 +14,20 @@ use super::init::InitArgs;
 use super::output::human;
 use super::probes::{Counters, Probes};
 use super::progress::{InitShown, RunShown};
-use crate::archive::{Archive, Store};
-use crate::capture::{self, Outcome};
+use super::schedule;
+use crate::archive::{Archive, Store, note_alerts};
+use crate::capture::{
+    self, CaptureSettings, ImageProgress, InitSteps as _, LostSlot, OnLostSlot, Outcome, RunEvents as _,
+};
 use crate::config::{ByteSize, CaptureConfig, Span};
 use crate::failure::{Failure, Result};
+use crate::guard::gap_alert;
 use crate::history::source_position;
 use crate::http::Server;
 use crate::maintenance;
-use crate::model::{Lsn, Point};
+use crate::model::{AlertRecord, Lsn, Point};
 use crate::postgres::Source;
+use crate::recovery;
 use crate::transaction::{Onlooker, Running, RunningTransaction};
 
 #[derive(Debug, Clone, Args)]
@@ -84,6 +89,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let policy = maintained.policy().beside_archiver(settings.memory);
     let keeping = (!args.no_maintenance && !maintained.off)
         .then(|| tokio::spawn(maintenance::keep(store.clone(), policy, published.clone(), stop.clone())));
+    let proving = schedule::has_any(context).then(|| tokio::spawn(schedule::keep(context.clone())));
     let guarding = guarding::start(context, &source, &store, in_progress.clone(), settings.memory).await?;
     let (guard, glimpses, entrance) = match guarding {
         Some(guarding::Guarding { guard, glimpses, entrance }) => (Some(guard), Some(glimpses), Some(entrance)),
@@ -91,20 +97,83 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     };
     let onlooker = Onlooker { running, glimpses };
     let events = RunShown { json: context.json, published, entrance, counters };
-    let outcome = Box::pin(capture::run(&source, &store, &settings, until, stop, onlooker, &events)).await;
+    let archiving = Archiving { source: &source, store: &store, settings: &settings, events: &events };
+    let outcome = Box::pin(archiving.run(until, stop, onlooker)).await;
     drop(events);
     // It can be cut off anywhere, as by a crash.
-    keeping.iter().for_each(tokio::task::JoinHandle::abort);
+    keeping.iter().chain(&proving).for_each(tokio::task::JoinHandle::abort);
     if let Some(guard) = guard {
         guard.finish().await;
     }
-    let outcome = outcome?;
-    match outcome {
+    match outcome? {
         Outcome::Stopped => tracing::info!("stopped"),
         Outcome::Reached => tracing::info!("the archive has everything up to {}", until.unwrap_or(Lsn::ZERO)),
+        Outcome::Lost(lost) => return Err(lost.failure()),
     }
     Ok(())
 }
+
+/// Capture, and what follows where its slot is lost.
+struct Archiving<'a> {
+    source: &'a Source,
+    store: &'a Store,
+    settings: &'a CaptureSettings,
+    events: &'a RunShown,
+}
+
+impl Archiving<'_> {
+    async fn run(&self, until: Option<Lsn>, stop: watch::Receiver<bool>, onlooker: Onlooker) -> Result<Outcome> {
+        loop {
+            let (stop, onlooker) = (stop.clone(), onlooker.clone());
+            let outcome =
+                capture::run(self.source, self.store, self.settings, until, stop.clone(), onlooker, self.events)
+                    .await?;
+            let Outcome::Lost(lost) = &outcome else { return Ok(outcome) };
+            if self.settings.on_lost_slot == OnLostSlot::Stop {
+                return Ok(outcome);
+            }
+            if self.resume(lost, stop).await? {
+                return Ok(Outcome::Stopped);
+            }
+        }
+    }
+
+    /// Whether it was stopped meanwhile.
+    async fn resume(&self, lost: &LostSlot, mut stop: watch::Receiver<bool>) -> Result<bool> {
+        tracing::error!("{}: there will be a gap; reading every table anew", lost.cause);
+        let shown = InitShown::default();
+        let progress = Arc::new(ImageProgress::default());
+        shown.copying(&progress);
+        let resumed = tokio::select! {
+            resumed = recovery::resume(self.source, self.store, self.settings, lost, progress) => resumed,
+            _ = stop.wait_for(|stopped| *stopped) => Ok(None),
+        };
+        shown.copied();
+        match resumed {
+            Ok(None) => {}
+            Ok(Some(publication)) => {
+                for gap in &publication.gaps {
+                    tracing::error!("a gap is recorded: {} to {}: {}", gap.lsn, gap.end_lsn, gap.reason);
+                }
+                self.events.published(&publication);
+                if self.events.entrance.is_none() {
+                    let alerts: Vec<AlertRecord> = publication.gaps.iter().map(gap_alert).collect();
+                    note_alerts(self.store, &alerts, None).await?;
+                }
+            }
+            Err(failure) if failure.is_transient() => {
+                tracing::warn!("capture cannot go on yet, trying again: {failure}");
+                let stopped = tokio::time::timeout(RESUMED_AGAIN, stop.wait_for(|stopped| *stopped)).await;
+                return Ok(stopped.is_ok());
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(*stop.borrow())
+    }
+}
+
+/// How long after a failure it is tried again to go on from a lost slot.
+const RESUMED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Answers probes, where an address is given, until the program ends; and counts for them.
 async fn answer_probes(

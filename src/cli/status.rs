@@ -27,6 +27,7 @@ struct Status {
     transactions: usize,
     marks: usize,
     restores: usize,
+    gaps: usize,
 }
 
 pub(super) async fn run(context: &Context, _: StatusArgs) -> Result<()> {
@@ -37,6 +38,7 @@ pub(super) async fn run(context: &Context, _: StatusArgs) -> Result<()> {
         transactions: archive.commits(vitals.watermark).await?.len(),
         marks: archive.marks(vitals.watermark).await?.len(),
         restores: archive.restores(vitals.watermark).await?.len(),
+        gaps: archive.gaps(vitals.watermark).await?.len(),
         vitals,
     };
     if context.json {
@@ -72,6 +74,10 @@ fn text(status: &Status) -> String {
             human::counted(status.restores as u64, "restore")
         ),
     ];
+    if status.gaps > 0 {
+        let gaps = human::counted(status.gaps as u64, "gap");
+        lines.push(format!("            {gaps} in which nobody saw what was committed: SELECT * FROM afterimage.gaps"));
+    }
     if let Some(freshness) = &vitals.freshness {
         lines.push(format!("freshness   from commit to durable {}, lately", human::freshness(freshness)));
     }

@@ -57,28 +57,47 @@ impl Report {
 
 pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<()> {
     let archive = context.archive().await?;
-    let mut report = Report {
-        archive: archive.store().to_string(),
-        verified: verify(&archive).await?,
-        live: Vec::new(),
-        not_compared: Vec::new(),
-    };
-    if args.deep {
-        compare_live(context, &archive, &args, &mut report).await?;
-    }
+    let report = examined(context, &archive, &args).await?;
     match context.json {
         true => print_document(stdout(), &report)?,
         false => print_text(stdout(), &text(&report, args.deep))?,
     }
-    let objections = report.objections();
     if args.record {
         note_health(archive.store(), &[record(&report, &args)]).await?;
     }
-    if objections == 0 {
-        return Ok(());
+    match report.objections() {
+        0 => Ok(()),
+        objections => Err(not_verified(objections)),
     }
-    Err(Failure::check_failed(format!("the archive is not verified: {}", counted(objections as u64, "objection")))
-        .remedy("what is missing in the archive, its store's versions or a copy may have; the source has what is live"))
+}
+
+/// As the configuration asks for it; the outcome is noted, above all that it could not be done.
+pub(super) async fn in_background(context: &Context, archive: &Archive) -> Result<()> {
+    let config = &context.config.verify;
+    let args = VerifyArgs { tables: Vec::new(), deep: config.deep, throttle: config.throttle, record: true };
+    let noted = match &examined(context, archive, &args).await {
+        Ok(report) => record(report, &args),
+        Err(failure) => noted(&args, 1, failure.to_string()),
+    };
+    note_health(archive.store(), &[noted]).await
+}
+
+async fn examined(context: &Context, archive: &Archive, args: &VerifyArgs) -> Result<Report> {
+    let mut report = Report {
+        archive: archive.store().to_string(),
+        verified: verify(archive).await?,
+        live: Vec::new(),
+        not_compared: Vec::new(),
+    };
+    if args.deep {
+        compare_live(context, archive, args, &mut report).await?;
+    }
+    Ok(report)
+}
+
+fn not_verified(objections: usize) -> Failure {
+    Failure::check_failed(format!("the archive is not verified: {}", counted(objections as u64, "objection")))
+        .remedy("what is missing in the archive, its store's versions or a copy may have; the source has what is live")
 }
 
 async fn compare_live(context: &Context, archive: &Archive, args: &VerifyArgs, report: &mut Report) -> Result<()> {
@@ -107,18 +126,27 @@ async fn compare_live(context: &Context, archive: &Archive, args: &VerifyArgs, r
     Ok(())
 }
 
-/// What is noted of it, as a health check that ran once.
+/// What the outcome is called among the health checks.
+pub(super) fn check(deep: bool) -> &'static str {
+    if deep { "verify --deep" } else { "verify" }
+}
+
+/// What is noted of it, as a health check that ran once: the objections, and that is all in one line.
 fn record(report: &Report, args: &VerifyArgs) -> HealthRecord {
-    let objections = report.objections();
-    let check = if args.deep { "verify --deep" } else { "verify" };
+    let said = text(report, args.deep);
+    noted(args, report.objections(), said.lines().last().unwrap_or_default().to_owned())
+}
+
+fn noted(args: &VerifyArgs, objections: usize, details: String) -> HealthRecord {
+    let check = check(args.deep);
     HealthRecord {
         time: Utc::now(),
         check: check.to_owned(),
         status: if objections == 0 { HealthStatus::Healthy } else { HealthStatus::Unhealthy },
         severity: Severity::Critical,
         value: Some(objections as i64),
-        limit: 1,
-        details: text(report, args.deep),
+        limit: 0,
+        details,
         resolution: Some(format!("afterimage {check} says what is wrong")),
     }
 }

@@ -294,6 +294,30 @@ impl ChangeBuilder {
         self.new.end_row()
     }
 
+    /// Adds the deletion of a row as PostgreSQL's text, its values in the relation's order; those of the identity are kept.
+    ///
+    /// # Errors
+    /// Where the row does not have the relation's columns.
+    pub fn push_gone<'v>(
+        &mut self,
+        place: Place,
+        values: impl ExactSizeIterator<Item = Option<&'v [u8]>>,
+    ) -> Result<()> {
+        self.require_width(values.len())?;
+        self.push_place(place, Operation::Delete);
+        self.old_present.push(true);
+        for (value, position) in values.zip(&self.old_positions) {
+            match (value, *position) {
+                (_, None) => {}
+                (Some(text), Some(position)) => self.old.append_text(position, text),
+                (None, Some(position)) => self.old.append_null(position),
+            }
+        }
+        self.old.end_row()?;
+        self.missing.append_null();
+        self.new.null_row()
+    }
+
     fn require_width(&self, width: usize) -> Result<()> {
         if width == self.width {
             return Ok(());

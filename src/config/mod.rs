@@ -5,6 +5,7 @@ mod gate;
 mod guard;
 mod quantity;
 mod serve;
+mod trust;
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,9 @@ pub use gate::GateConfig;
 pub use guard::{CheckConfig, GuardConfig, HealthConfig, Pack, RuleConfig, SinkConfig};
 pub use quantity::{ByteRate, ByteSize, Span};
 pub use serve::{ServeConfig, ServeUser};
+pub use trust::{DrillConfig, VerifyConfig};
 
-use crate::capture::{CaptureSettings, ContextWish};
+use crate::capture::{CaptureSettings, ContextWish, OnLostSlot};
 use crate::failure::{Failure, Result};
 use crate::maintenance::Policy;
 use crate::model::TablePattern;
@@ -43,6 +45,8 @@ pub struct Config {
     pub check: CheckConfig,
     pub gate: GateConfig,
     pub doctor: DoctorConfig,
+    pub verify: VerifyConfig,
+    pub drill: DrillConfig,
     /// Rules and checks that come together: mass-change, truncate, ddl, erp, crm, hrms, or a file.
     pub packs: Vec<String>,
     /// What the guard looks for.
@@ -83,6 +87,9 @@ pub struct CaptureConfig {
     pub copy_workers: Option<usize>,
     /// How fast base images are read at most, over all connections: "50MB/s"; as fast as possible by default.
     pub throttle: Option<ByteRate>,
+    /// What `run` does where the slot is gone or has lost log: "resume" records the gap, reads every table anew and goes on;
+    /// "stop" ends. "resume" by default.
+    pub on_lost_slot: OnLostSlot,
 }
 
 /// How rows are restored.
@@ -215,6 +222,7 @@ impl CaptureConfig {
             spill_directory: self.spill_directory.clone().unwrap_or(default.spill_directory),
             copy_workers,
             throttle: self.throttle.map(|rate| rate.0),
+            on_lost_slot: self.on_lost_slot,
         })
     }
 }

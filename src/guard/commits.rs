@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use super::counter::{Counter, of_definition};
-use super::finding::{later, undo};
+use super::finding::{gap_alert, later, undo};
 use super::ledger::Entry;
 use super::raised::RaisedInFlight;
 use super::settings::Settings;
 use crate::archive::Publication;
 use crate::failure::Result;
-use crate::model::{AlertEvent, AlertRecord, DdlRecord, Lsn, TableName, Transaction};
+use crate::model::{AlertEvent, AlertRecord, DdlRecord, GapRecord, Lsn, Partitions, TableName, Transaction};
 
 /// How often it is noted how far was judged, where there are no alerts.
 const NOTED_EVERY: Duration = Duration::from_secs(300);
@@ -28,6 +28,15 @@ pub(super) struct Committed {
     end: Lsn,
     transactions: Vec<Transaction>,
     ddl: Vec<DdlRecord>,
+    gaps: Vec<GapRecord>,
+}
+
+/// For the rules and the partitions that there are, which tables are watched.
+#[derive(Debug)]
+struct KnownTables {
+    settings: Arc<Settings>,
+    partitions: Arc<Partitions>,
+    watched: HashMap<TableName, bool>,
 }
 
 /// Where the archiver hands over what became durable.
@@ -37,8 +46,8 @@ pub struct Entrance {
     sender: mpsc::Sender<Committed>,
     /// From where on something could not be handed over; 0 where nothing.
     missed: Arc<AtomicU64>,
-    /// For the rules that are in force, which tables they watch.
-    watched: Mutex<(Arc<Settings>, HashMap<TableName, bool>)>,
+    partitions: watch::Sender<Arc<Partitions>>,
+    tables: Mutex<KnownTables>,
 }
 
 impl Entrance {
@@ -46,25 +55,32 @@ impl Entrance {
         settings: watch::Receiver<Arc<Settings>>,
         sender: mpsc::Sender<Committed>,
         missed: Arc<AtomicU64>,
+        partitions: watch::Sender<Arc<Partitions>>,
     ) -> Entrance {
-        let watched = Mutex::new((Arc::clone(&settings.borrow()), HashMap::new()));
-        Entrance { settings, sender, missed, watched }
+        let known = (Arc::clone(&settings.borrow()), Arc::clone(&partitions.borrow()));
+        let tables = Mutex::new(KnownTables { settings: known.0, partitions: known.1, watched: HashMap::new() });
+        Entrance { settings, sender, missed, partitions, tables }
     }
 
     /// Takes note of what has become durable. Never waits.
     pub fn published(&self, publication: &Publication) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        let settings = self.settings.borrow();
-        if !Arc::ptr_eq(&watched.0, &settings) {
-            *watched = (Arc::clone(&settings), HashMap::new());
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if !publication.relations.is_empty() {
+            Arc::make_mut(&mut tables.partitions).note(publication.relations.iter().map(|record| &record.relation));
+            self.partitions.send_replace(Arc::clone(&tables.partitions));
+            tables.watched.clear();
         }
-        drop(settings);
-        let (rules, tables) = &mut *watched;
-        let mut is_watched = |table: &TableName| match tables.get(table) {
+        let settings = Arc::clone(&self.settings.borrow());
+        if !Arc::ptr_eq(&tables.settings, &settings) {
+            tables.settings = settings;
+            tables.watched.clear();
+        }
+        let KnownTables { settings, partitions, watched } = &mut *tables;
+        let mut is_watched = |table: &TableName| match watched.get(table) {
             Some(known) => *known,
             None => {
-                let found = rules.rules.iter().any(|rule| rule.watches(table));
-                tables.insert(table.clone(), found);
+                let found = settings.rules.iter().any(|rule| rule.watches(table, partitions));
+                watched.insert(table.clone(), found);
                 found
             }
         };
@@ -73,6 +89,7 @@ impl Entrance {
             end: publication.end,
             transactions: publication.transactions.iter().filter(&mut concern).cloned().collect(),
             ddl: publication.ddl.clone(),
+            gaps: publication.gaps.clone(),
         };
         let first = publication.transactions.first().map_or(publication.end, |first| first.commit.lsn);
         if self.sender.try_send(committed).is_err() {
@@ -85,6 +102,7 @@ impl Entrance {
 pub(super) struct Commits {
     pub(super) counter: Counter,
     pub(super) settings: watch::Receiver<Arc<Settings>>,
+    pub(super) partitions: watch::Receiver<Arc<Partitions>>,
     pub(super) raised: RaisedInFlight,
     pub(super) ledger: mpsc::Sender<Entry>,
     pub(super) missed: Arc<AtomicU64>,
@@ -124,7 +142,9 @@ impl Commits {
             transactions.retain(|one| one.commit.lsn >= from);
             let mut ddl = archive.ddl(end).await?;
             ddl.retain(|record| record.position.lsn >= from);
-            Ok(Committed { end, transactions, ddl })
+            let mut gaps = archive.gaps(end).await?;
+            gaps.retain(|gap| gap.commit_lsn() >= from);
+            Ok(Committed { end, transactions, ddl, gaps })
         };
         loop {
             match read(&self.counter.judge.archive).await {
@@ -140,10 +160,14 @@ impl Commits {
         committed.ddl.retain(|record| record.position.lsn >= self.judged);
         let settings = Arc::clone(&self.settings.borrow_and_update());
         self.counter.keep_only(&settings.rules);
+        self.counter.partitions = Arc::clone(&self.partitions.borrow());
         // From here on nothing is raised about them as if they were running.
         let raised: Vec<Vec<AlertRecord>> =
             committed.transactions.iter().map(|one| self.raised.end(one.commit.xid)).collect();
-        let mut any = false;
+        let mut any = !committed.gaps.is_empty();
+        for gap in committed.gaps.iter().filter(|gap| gap.commit_lsn() >= self.judged) {
+            self.tell(Entry::Alert(Box::new(gap_alert(gap)))).await;
+        }
         for rule in &settings.rules {
             let untold = |alerts: &[AlertRecord]| alerts.iter().all(|alert| alert.rule != rule.name);
             let all = committed.transactions.iter().zip(&raised);
@@ -156,7 +180,9 @@ impl Commits {
                 }
                 tokio::time::sleep(Duration::from_secs(5)).await;
             };
-            found.extend(committed.ddl.iter().filter_map(|record| of_definition(rule, record)));
+            found.extend(
+                committed.ddl.iter().filter_map(|record| of_definition(rule, record, &self.counter.partitions)),
+            );
             any |= !found.is_empty();
             for finding in found {
                 self.tell(Entry::Alert(Box::new(finding.alert(rule)))).await;

@@ -1,6 +1,7 @@
 //! Rules over what was committed, as it happens or long after.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
@@ -10,7 +11,7 @@ use super::rule::Rule;
 use super::sizes::Sizes;
 use super::window::{Happening, Window};
 use crate::failure::Result;
-use crate::model::{DdlRecord, TableName, Transaction};
+use crate::model::{DdlRecord, Partitions, TableName, Transaction};
 
 /// Of more transactions at once a rule without a window judges the rows together.
 const JUDGED_APART: usize = 20;
@@ -20,11 +21,13 @@ pub(super) struct Counter {
     pub(super) judge: Judge,
     sizes: Sizes,
     windows: HashMap<String, Window>,
+    /// Of the tables that it counts in.
+    pub(super) partitions: Arc<Partitions>,
 }
 
 impl Counter {
-    pub(super) fn new(judge: Judge, sizes: Sizes) -> Counter {
-        Counter { judge, sizes, windows: HashMap::new() }
+    pub(super) fn new(judge: Judge, sizes: Sizes, partitions: Arc<Partitions>) -> Counter {
+        Counter { judge, sizes, windows: HashMap::new(), partitions }
     }
 
     /// Forgets what rules that are no more have counted.
@@ -37,8 +40,11 @@ impl Counter {
     /// # Errors
     /// Transient where the archive does not answer.
     pub(super) async fn count(&mut self, rule: &Rule, transactions: &[&Transaction]) -> Result<Vec<Finding>> {
-        let mut groups: Vec<Vec<Happening>> =
-            transactions.iter().map(|one| happenings(rule, one)).filter(|group| !group.is_empty()).collect();
+        let mut groups: Vec<Vec<Happening>> = transactions
+            .iter()
+            .map(|one| happenings(rule, one, &self.partitions))
+            .filter(|group| !group.is_empty())
+            .collect();
         if rule.window.is_some() || rule.needs_rows() && rule.rows <= 1 && groups.len() > JUDGED_APART {
             groups = vec![together(groups)];
         }
@@ -62,10 +68,10 @@ impl Counter {
 }
 
 /// What a transaction did that a rule may count, by the table.
-fn happenings(rule: &Rule, transaction: &Transaction) -> Vec<Happening> {
+fn happenings(rule: &Rule, transaction: &Transaction, partitions: &Partitions) -> Vec<Happening> {
     let commit = &transaction.commit;
     let context = || transaction.context.as_deref().and_then(|text| serde_json::from_str::<Json>(text).ok());
-    let watched = transaction.tables.iter().filter(|(table, _)| rule.watches(table));
+    let watched = transaction.tables.iter().filter(|(table, _)| rule.watches(table, partitions));
     let happening = |(table, counts)| {
         let candidates = rule.candidates(counts);
         (candidates > 0).then(|| Happening {
@@ -99,13 +105,15 @@ fn together(groups: Vec<Vec<Happening>>) -> Vec<Happening> {
 }
 
 /// What a statement that changed definitions is to a rule; `None` where it does not concern it.
-pub(super) fn of_definition(rule: &Rule, record: &DdlRecord) -> Option<Finding> {
+pub(super) fn of_definition(rule: &Rule, record: &DdlRecord, partitions: &Partitions) -> Option<Finding> {
     if !rule.watches_command(&record.tag) {
         return None;
     }
     let concerned = record.concerns();
-    let tables: Vec<&String> =
-        concerned.iter().filter(|name| TableName::parse(name).is_some_and(|table| rule.watches(&table))).collect();
+    let tables: Vec<&String> = concerned
+        .iter()
+        .filter(|name| TableName::parse(name).is_some_and(|table| rule.watches(&table, partitions)))
+        .collect();
     let table = tables.first()?;
     let statement = record.statement.as_deref().map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
     let shown = statement.unwrap_or_else(|| record.tag.clone());
@@ -140,7 +148,8 @@ mod tests {
             context: None,
         };
         let rule = Rule::over_deletions("s");
-        let of_two = together(vec![happenings(&rule, &transaction(10)), happenings(&rule, &transaction(20))]);
+        let of_one = |lsn| happenings(&rule, &transaction(lsn), &Partitions::default());
+        let of_two = together(vec![of_one(10), of_one(20)]);
         let sum = |of: fn(&Happening) -> u64| of_two.iter().map(of).sum::<u64>();
         assert_eq!((sum(|one| one.transactions), sum(|one| one.candidates)), (2, 10));
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::judge::Judged;
 use super::rule::Rule;
-use crate::model::{AlertEvent, AlertRecord, Lsn, Xid};
+use crate::model::{AlertEvent, AlertRecord, GapRecord, HealthRecord, Lsn, Severity, Xid};
 
 /// A rule that is met.
 #[derive(Debug, Clone)]
@@ -84,6 +84,48 @@ impl Finding {
             (_, None, _, Some(xid)) => Some(format!("afterimage restore --undo {xid} --apply")),
             _ => None,
         }
+    }
+}
+
+/// What is said where the archive could not see a part of history.
+pub fn gap_alert(gap: &GapRecord) -> AlertRecord {
+    let lsn = gap.commit_lsn();
+    let message = format!(
+        "gap: nobody saw what was committed between {} and {}: {}; what it did to rows is archived as the transaction at {lsn}",
+        gap.lsn, gap.end_lsn, gap.reason
+    );
+    AlertRecord {
+        lsn: Some(lsn),
+        command: Some(format!("afterimage show {lsn}")),
+        ..of_the_archive("gap", Severity::Emergency, message)
+    }
+}
+
+/// What is said where the archive could not be proven, by the check that found it.
+pub fn proof_alert(record: &HealthRecord) -> AlertRecord {
+    let details = record.details.lines().last().unwrap_or_default();
+    let message = format!("{} has failed: {details}", record.check);
+    AlertRecord { command: record.resolution.clone(), ..of_the_archive(&record.check, record.severity, message) }
+}
+
+/// An alert that is not about a rule.
+fn of_the_archive(rule: &str, severity: Severity, message: String) -> AlertRecord {
+    AlertRecord {
+        id: Uuid::new_v4().to_string(),
+        time: Utc::now(),
+        event: AlertEvent::Raised,
+        rule: rule.to_owned(),
+        severity,
+        lsn: None,
+        xid: None,
+        table: "*".to_owned(),
+        rows: 0,
+        tenants: "{}".to_owned(),
+        samples: "[]".to_owned(),
+        context: None,
+        message,
+        command: None,
+        user: None,
     }
 }
 

@@ -22,7 +22,7 @@ use super::stopping::{Stopped, Stopper};
 use super::window::is_enough;
 use crate::failure::Result;
 use crate::history::{Key, KeySet};
-use crate::model::{AlertEvent, AlertRecord, OperationCounts, RelationVersion, TableName, Xid};
+use crate::model::{AlertEvent, AlertRecord, OperationCounts, Partitions, RelationVersion, TableName, Xid};
 use crate::postgres::Source;
 use crate::transaction::{Glimpse, GlimpseReceiver, Running};
 
@@ -41,6 +41,7 @@ const STOP_AGAIN: Duration = Duration::from_millis(250);
 pub(super) struct Flights {
     pub(super) judge: Judge,
     pub(super) settings: watch::Receiver<Arc<Settings>>,
+    partitions: watch::Receiver<Arc<Partitions>>,
     pub(super) stopper: Option<Stopper>,
     pub(super) sizes: Sizes,
     pub(super) raised: RaisedInFlight,
@@ -71,6 +72,26 @@ struct Flight {
 }
 
 impl Flight {
+    /// One about which an earlier guard may have raised alerts: those are not raised again, but it is stopped again.
+    fn new(raised: Vec<AlertRecord>, rules: &[Rule]) -> Flight {
+        let stopping = raised.iter().find_map(|alert| {
+            let rule = rules.iter().find(|rule| rule.name == alert.rule && rule.action != Action::Alert)?;
+            Some((rule.clone(), alert.clone(), Instant::now()))
+        });
+        Flight {
+            seen: Instant::now(),
+            tables: Vec::new(),
+            reader: FlightReader::default(),
+            unjudged: Vec::new(),
+            judged: HashMap::new(),
+            looked_at: 0,
+            gone: KeySet::new(),
+            gone_bytes: 0,
+            fired: raised.into_iter().map(|alert| alert.rule).collect(),
+            stopping,
+        }
+    }
+
     /// Whether it has been seen just now, and none of its rows yet.
     fn awaits_rows(&self) -> bool {
         let none = self.looked_at == 0 && self.unjudged.is_empty();
@@ -88,6 +109,7 @@ impl Flights {
     pub(super) fn new(
         judge: Judge,
         settings: watch::Receiver<Arc<Settings>>,
+        partitions: watch::Receiver<Arc<Partitions>>,
         source: &Source,
         raised: RaisedInFlight,
         ledger: mpsc::Sender<Entry>,
@@ -95,7 +117,7 @@ impl Flights {
     ) -> Flights {
         let (flights, known) = (HashMap::new(), HashMap::new());
         let (stopper, sizes) = (Some(Stopper::new(source)), Sizes::new(Some(source)));
-        Flights { judge, settings, stopper, sizes, raised, ledger, memory, flights, known }
+        Flights { judge, settings, partitions, stopper, sizes, raised, ledger, memory, flights, known }
     }
 
     /// Works until nothing is shown any more.
@@ -136,18 +158,12 @@ impl Flights {
         self.flights.retain(|xid, _| runs(*xid));
         self.raised.forget_ended(runs);
         for one in running.iter() {
-            let flight = self.flights.entry(one.xid).or_insert_with(|| Flight {
-                seen: Instant::now(),
-                tables: Vec::new(),
-                reader: FlightReader::default(),
-                unjudged: Vec::new(),
-                judged: HashMap::new(),
-                looked_at: 0,
-                gone: KeySet::new(),
-                gone_bytes: 0,
-                fired: HashSet::new(),
-                stopping: None,
-            });
+            let settings = &self.settings;
+            let raised = &self.raised;
+            let flight = self
+                .flights
+                .entry(one.xid)
+                .or_insert_with(|| Flight::new(raised.about(one.xid), &settings.borrow().rules));
             flight.tables.clone_from(&one.tables);
         }
     }
@@ -172,8 +188,9 @@ impl Flights {
     /// What a transaction did that a rule counts, where that is enough for it.
     async fn counted(&mut self, xid: Xid, rule: &Rule) -> Option<Met> {
         let flight = self.flights.get(&xid).filter(|flight| !flight.fired.contains(&rule.name))?;
+        let partitions = Arc::clone(&self.partitions.borrow());
         let mut met = Met::default();
-        for (table, counts) in flight.tables.iter().filter(|(table, _)| rule.watches(table)) {
+        for (table, counts) in flight.tables.iter().filter(|(table, _)| rule.watches(table, &partitions)) {
             let rows = rule.candidates(counts);
             met.truncated |= rule.is_met_by_truncation(counts);
             if rows > 0 {
@@ -216,11 +233,13 @@ impl Flights {
             }
             self.known = known;
         }
+        let partitions = Arc::clone(&self.partitions.borrow());
         let full = self.flights.values().map(Flight::memory).sum::<usize>() >= self.memory;
         let Some(flight) = self.flights.get_mut(&xid) else { return Ok(()) };
         let fired = &flight.fired;
         let wanted = |relation: &RelationVersion, rows: usize| {
-            let mut watching = settings.rules.iter().filter(|rule| rule.watches(&relation.name)).peekable();
+            let mut watching =
+                settings.rules.iter().filter(|rule| rule.watches(&relation.name, &partitions)).peekable();
             let judged = watching.peek().is_some();
             let waiting = watching.any(|rule| rule.needs_rows() && !fired.contains(&rule.name));
             judged && !full && rows < if waiting { MOST_ROWS } else { SHOWN_ROWS }
@@ -270,6 +289,7 @@ impl Flights {
 
     /// Judges the rows of a transaction that wait, by all rules that watch their tables.
     async fn judge_waiting(&mut self, xid: Xid, settings: &Settings) -> Result<()> {
+        let partitions = Arc::clone(&self.partitions.borrow());
         let Some(flight) = self.flights.get_mut(&xid) else { return Ok(()) };
         let mut waiting = std::mem::take(&mut flight.unjudged);
         for table in flight.reader.tables.values_mut().filter(|table| table.len() > 0) {
@@ -278,7 +298,8 @@ impl Flights {
             waiting.push((table.relation.clone(), rows, bytes));
         }
         while let Some((relation, rows, bytes)) = waiting.pop() {
-            let mut watching: Vec<&Rule> = settings.rules.iter().filter(|rule| rule.watches(&relation.name)).collect();
+            let watches = |rule: &&Rule| rule.watches(&relation.name, &partitions);
+            let mut watching: Vec<&Rule> = settings.rules.iter().filter(watches).collect();
             if watching.iter().any(|rule| !rule.last_of.is_empty()) {
                 for row in rows.iter().filter(|row| row.new.is_none()) {
                     if flight.gone_bytes < self.memory {

@@ -41,12 +41,14 @@ use tokio::task::JoinHandle;
 
 use crate::archive::Archive;
 use crate::failure::Result;
+use crate::model::Partitions;
 use crate::postgres::Source;
 use crate::transaction::{GlimpseReceiver, Running};
 
 pub use check::{CheckRequest, Impact, Level, Migration, Proposal, Violations, check, try_migration};
 pub use commits::Entrance;
 pub use condition::Condition;
+pub use finding::{gap_alert, proof_alert};
 pub use gate::{
     Changed, Drift, Expectation, Finding, GateSettings, Operations, Verdict, after as gate_after,
     before as gate_before, drift, drift_since, finding as gate_finding, schema_version,
@@ -100,15 +102,25 @@ impl Guard {
         };
         let tenant_columns = settings.borrow().tenant_columns.clone();
         let judge = Judge { archive: archive.clone(), tenant_columns, memory: memory.judged };
-        let (raised, missed) = (RaisedInFlight::default(), Arc::new(AtomicU64::new(0)));
+        let partitions = Arc::new(Partitions::of(archive.tables_ever().await?.values()));
+        let known = watch::Sender::new(Arc::clone(&partitions));
+        let (raised, missed) = (RaisedInFlight::of_before(archive.alerts().await?), Arc::new(AtomicU64::new(0)));
         let (entries, noted) = mpsc::channel(QUEUED_ALERTS);
         let (sender, published) = mpsc::channel(QUEUED_PUBLICATIONS);
         let ledger = Ledger::begin(archive.clone(), Some(source.clone()), settings.clone()).await?;
-        let flights =
-            Flights::new(judge.clone(), settings.clone(), source, raised.clone(), entries.clone(), memory.in_flight);
+        let flights = Flights::new(
+            judge.clone(),
+            settings.clone(),
+            known.subscribe(),
+            source,
+            raised.clone(),
+            entries.clone(),
+            memory.in_flight,
+        );
         let commits = Commits {
-            counter: Counter::new(judge, Sizes::new(Some(source))),
+            counter: Counter::new(judge, Sizes::new(Some(source)), partitions),
             settings: settings.clone(),
+            partitions: known.subscribe(),
             raised,
             ledger: entries.clone(),
             missed: Arc::clone(&missed),
@@ -120,7 +132,7 @@ impl Guard {
             commits: tokio::spawn(commits.run(published)),
             ledger: tokio::spawn(ledger.run(noted)),
         };
-        Ok((guard, Entrance::new(settings, sender, missed)))
+        Ok((guard, Entrance::new(settings, sender, missed, known)))
     }
 
     /// Ends when everything that was handed over is judged and noted. The entrance must be gone.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::condition::Condition;
-use crate::model::{OperationCounts, Severity, TableName, TablePattern};
+use crate::model::{OperationCounts, Partitions, Severity, TableName, TablePattern};
 
 /// What a rule counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -89,9 +89,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    pub fn watches(&self, table: &TableName) -> bool {
-        let among = |patterns: &[TablePattern]| patterns.iter().any(|pattern| pattern.matches(table));
-        among(&self.tables) && !among(&self.except_tables)
+    pub fn watches(&self, table: &TableName, partitions: &Partitions) -> bool {
+        partitions.answers_any(table, &self.tables) && !partitions.answers_any(table, &self.except_tables)
     }
 
     /// How many of a transaction's changes of a table it may count.

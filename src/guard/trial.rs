@@ -1,5 +1,7 @@
 //! A rule over what happened long ago: how often would it have raised an alert?
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -10,7 +12,7 @@ use super::rule::Rule;
 use super::sizes::Sizes;
 use crate::archive::Archive;
 use crate::failure::Result;
-use crate::model::{Lsn, Transaction, Xid};
+use crate::model::{Lsn, Partitions, Transaction, Xid};
 use crate::postgres::Source;
 
 /// An alert that would have been raised.
@@ -38,7 +40,8 @@ pub async fn try_rule(
     (from, to): (Lsn, Lsn),
 ) -> Result<(usize, Vec<Trial>)> {
     let judge = Judge { archive: archive.clone(), tenant_columns, memory: Judge::USUAL_MEMORY };
-    let mut counter = Counter::new(judge, Sizes::new(source));
+    let partitions = Arc::new(Partitions::of(archive.tables_ever().await?.values()));
+    let mut counter = Counter::new(judge, Sizes::new(source), partitions);
     let within = |lsn: Lsn| from <= lsn && lsn < to;
     let transactions = archive.transactions(archive.watermark().await?.lsn).await?;
     let transactions: Vec<Transaction> = transactions.into_iter().filter(|one| within(one.commit.lsn)).collect();
@@ -48,7 +51,7 @@ pub async fn try_rule(
         found.extend(findings.into_iter().map(|finding| (Some(transaction.commit.time), finding)));
     }
     for record in archive.ddl(archive.watermark().await?.lsn).await?.iter().filter(|one| within(one.position.lsn)) {
-        found.extend(of_definition(rule, record).map(|finding| (Some(record.time), finding)));
+        found.extend(of_definition(rule, record, &counter.partitions).map(|finding| (Some(record.time), finding)));
     }
     found.sort_by_key(|(_, finding)| finding.lsn);
     let trial = |(time, finding): (Option<DateTime<Utc>>, Finding)| {

@@ -19,7 +19,7 @@ use futures::TryStreamExt as _;
 
 use super::changes::{ChangeBatch, FilePart, Key, KeySet, Range, Select, key_bounds, wanted_in};
 use super::overlay::{is_before, names_of};
-use super::table_at::{TableAt, fields_of_key, identity_kind, key_of_fields, places_in, rearrange};
+use super::table_at::{TableAt, identity_kind, key_fields, key_of_fields, places_in, rearrange};
 use crate::archive::Archive;
 use crate::columnar::{
     ImageBuilder, RowReader, RowText, Storage, Wanted, conform, conform_exact, conform_old, exact_field, names,
@@ -178,7 +178,7 @@ impl Chronicle {
             let place = |column: &Column| key.iter().position(|one| one.name == column.name);
             let places: Vec<usize> = own.iter().filter_map(place).collect();
             let rearranged = |one: &Key| {
-                let fields = fields_of_key(one);
+                let fields = key_fields(one);
                 Key::from(key_of_fields(places.iter().map(|at| fields[*at])))
             };
             leaf.with_keys(only.iter().map(rearranged).collect())

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use crate::archive::{Archive, Watermark};
 use crate::capture::require_same_source;
 use crate::failure::{Category, Failure, Result};
-use crate::model::{Commit, Lsn, Point, Xid};
+use crate::model::{Commit, GapRecord, Lsn, Point, Xid};
 use crate::postgres::Source;
 
 /// A prefix of history: the transactions whose commit LSN is below.
@@ -219,16 +219,33 @@ fn nearest_end(watermark: Watermark) -> String {
     format!("the latest point is {} ({})", watermark.lsn, shown_time(watermark.time))
 }
 
+/// Refuses a point inside a gap.
+fn inside(gap: &GapRecord, what: &str) -> Failure {
+    Failure::refused(format!(
+        "{what} is inside a gap: nobody saw what was committed between {} and {}",
+        gap.lsn, gap.end_lsn
+    ))
+    .remedy(format!(
+        "the nearest points are {} ({}) and {} ({})",
+        gap.lsn,
+        shown_time(gap.time),
+        gap.end_lsn,
+        shown_time(gap.end_time)
+    ))
+}
+
 /// The history below a watermark.
 struct History<'a> {
     archive: &'a Archive,
     watermark: Watermark,
     commits: Vec<Commit>,
+    gaps: Vec<GapRecord>,
 }
 
 impl<'a> History<'a> {
     async fn read(archive: &'a Archive, watermark: Watermark) -> Result<History<'a>> {
-        Ok(History { archive, watermark, commits: archive.commits(watermark.lsn).await? })
+        let (commits, gaps) = (archive.commits(watermark.lsn).await?, archive.gaps(watermark.lsn).await?);
+        Ok(History { archive, watermark, commits, gaps })
     }
 
     fn cut(&self, point: &Point, lsn: Lsn) -> Cut {
@@ -250,6 +267,9 @@ impl<'a> History<'a> {
                 Failure::refused(format!("{lsn} is above the archive's watermark")).remedy(nearest_end(self.watermark))
             );
         }
+        if let Some(gap) = self.gaps.iter().find(|gap| gap.lsn < lsn && lsn < gap.end_lsn) {
+            return Err(inside(gap, &lsn.to_string()));
+        }
         // Inside a commit record: that transaction has not ended there.
         let inside = self.commits.iter().find(|commit| commit.lsn < lsn && lsn < commit.end_lsn);
         Ok(inside.map_or(lsn, |commit| commit.lsn))
@@ -259,8 +279,13 @@ impl<'a> History<'a> {
         if time < self.archive.identity().created_at && self.commits.first().is_none_or(|first| first.time > time) {
             return Err(self.before_start(shown_time(time)));
         }
+        if let Some(gap) = self.gaps.iter().find(|gap| gap.time < time && time < gap.end_time) {
+            return Err(inside(gap, &shown_time(time)));
+        }
         if let Some(later) = self.commits.iter().find(|commit| commit.time > time) {
-            return Ok(later.lsn);
+            // What a gap did happened after its beginning.
+            let gap = self.gaps.iter().find(|gap| time <= gap.time && gap.lsn < later.lsn);
+            return Ok(gap.map_or(later.lsn, |gap| gap.lsn));
         }
         if time <= self.watermark.time || source_reached {
             return Ok(self.watermark.lsn);
@@ -285,15 +310,20 @@ impl<'a> History<'a> {
     /// Refused where nothing has that name.
     async fn transaction_point(&self, point: &Point) -> Result<Lsn> {
         match point {
-            Point::BeforeXid(xid) => Ok(self.transaction(*xid, point)?.lsn),
+            Point::BeforeXid(xid) => Ok(self.outside(self.transaction(*xid, point)?.lsn)),
             Point::AfterXid(xid) => Ok(self.transaction(*xid, point)?.end_lsn),
-            Point::BeforeCommit(lsn) => Ok(self.commit(*lsn)?.lsn),
+            Point::BeforeCommit(lsn) => Ok(self.outside(self.commit(*lsn)?.lsn)),
             Point::AfterCommit(lsn) => Ok(self.commit(*lsn)?.end_lsn),
             Point::Mark(name) => self.mark(name).await,
             Point::Now | Point::Lsn(_) | Point::Time(_) => {
                 Err(Failure::failed(format!("{point} names no transaction")))
             }
         }
+    }
+
+    /// A place that a transaction has; before what a gap did is where the gap begins.
+    fn outside(&self, lsn: Lsn) -> Lsn {
+        self.gaps.iter().find(|gap| gap.commit_lsn() == lsn).map_or(lsn, |gap| gap.lsn)
     }
 
     fn transaction(&self, xid: Xid, point: &Point) -> Result<Commit> {

@@ -426,12 +426,14 @@ pub fn key_of_fields<'a>(fields: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<
     key
 }
 
-/// The texts of a key's columns.
-pub(super) fn fields_of_key(key: &[u8]) -> Vec<Option<&[u8]>> {
-    let (mut rest, mut fields) = (key, Vec::new());
-    while let Some(([known, length @ ..], after)) = rest.split_first_chunk::<5>() {
-        let (text, after) = after.split_at(u32::from_be_bytes(*length) as usize);
-        fields.push((*known == 1).then_some(text));
+/// The texts of a key's columns: of each it has a byte (1, or 0 for NULL), four bytes of length, and the text.
+pub fn key_fields(key: &[u8]) -> Vec<Option<&[u8]>> {
+    let mut fields = Vec::new();
+    let mut rest = key;
+    while let Some((&[present, a, b, c, d], tail)) = rest.split_first_chunk::<5>() {
+        let length = (u32::from_be_bytes([a, b, c, d]) as usize).min(tail.len());
+        let (text, after) = tail.split_at(length);
+        fields.push((present == 1).then_some(text));
         rest = after;
     }
     fields

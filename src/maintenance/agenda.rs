@@ -32,6 +32,7 @@ impl Published {
             (LogTable::Sequences, !publication.sequences.is_empty()),
             (LogTable::Marks, !publication.marks.is_empty()),
             (LogTable::Restores, !publication.restores.is_empty()),
+            (LogTable::Gaps, !publication.gaps.is_empty()),
         ];
         let logs = logs.into_iter().filter(|(_, has_rows)| *has_rows).map(|(log, _)| TablePath::Log(log));
         changed.tables.extend(tables.chain(logs));

@@ -107,7 +107,7 @@ pub struct HealthRecord {
     pub severity: Severity,
     /// The number that was found; `None` where the check could not run.
     pub value: Option<i64>,
-    /// The number from which on it is unhealthy.
+    /// The greatest number that is healthy.
     pub limit: i64,
     pub details: String,
     pub resolution: Option<String>,

@@ -17,6 +17,6 @@ pub use partitions::Partitions;
 pub use point::{Point, PointSyntax};
 pub use relation::{BaseType, Column, Identity, Operation, RelationVersion};
 pub use transaction::{
-    Commit, DdlRecord, LogicalMessage, Mark, OperationCounts, Position, RelationEvent, RelationRecord, RestoreRecord,
-    SequenceSample, Transaction,
+    Commit, DdlRecord, GapRecord, LogicalMessage, Mark, OperationCounts, Position, RelationEvent, RelationRecord,
+    RestoreRecord, SequenceSample, Transaction,
 };

@@ -10,24 +10,35 @@ const MOST_LEVELS: usize = 64;
 
 /// Of each partition, the partitioned tables above it (PostgreSQL manual, "Declarative Partitioning"). Whoever names one of
 /// those means its partitions: it has no rows of its own.
-#[derive(Debug, Default)]
-pub struct Partitions(HashMap<TableName, Vec<TableName>>);
+#[derive(Debug, Clone, Default)]
+pub struct Partitions {
+    known: HashMap<u32, (TableName, Option<u32>)>,
+    above: HashMap<TableName, Vec<TableName>>,
+}
 
 impl Partitions {
     pub fn of<'a>(relations: impl IntoIterator<Item = &'a RelationVersion>) -> Partitions {
-        let by_oid: HashMap<u32, &RelationVersion> =
-            relations.into_iter().map(|relation| (relation.oid, relation)).collect();
-        let above = |relation: &RelationVersion| relation.parent.and_then(|oid| by_oid.get(&oid).copied());
-        let partitions = by_oid.values().filter(|relation| relation.parent.is_some()).map(|relation| {
-            let all = std::iter::successors(above(relation), |parent| above(parent)).take(MOST_LEVELS);
-            (relation.name.clone(), all.map(|parent| parent.name.clone()).collect())
+        let mut partitions = Partitions::default();
+        partitions.note(relations);
+        partitions
+    }
+
+    /// Takes newer versions of relations into account.
+    pub fn note<'a>(&mut self, relations: impl IntoIterator<Item = &'a RelationVersion>) {
+        let described = |relation: &RelationVersion| (relation.oid, (relation.name.clone(), relation.parent));
+        self.known.extend(relations.into_iter().map(described));
+        let above = |(_, parent): &(TableName, Option<u32>)| parent.and_then(|oid| self.known.get(&oid));
+        let partitions = self.known.values().filter(|known| above(known).is_some()).map(|known| {
+            let all = std::iter::successors(above(known), |parent| above(parent)).take(MOST_LEVELS);
+            (known.0.clone(), all.map(|(name, _)| name.clone()).collect())
         });
-        Partitions(partitions.collect())
+        self.above = partitions.collect();
     }
 
     /// Whether a pattern names the table, or a partitioned table that it is a partition of.
     pub fn answers(&self, name: &TableName, pattern: &TablePattern) -> bool {
-        pattern.matches(name) || self.0.get(name).is_some_and(|above| above.iter().any(|name| pattern.matches(name)))
+        pattern.matches(name)
+            || self.above.get(name).is_some_and(|above| above.iter().any(|name| pattern.matches(name)))
     }
 
     /// Whether one of these patterns does.

@@ -111,6 +111,28 @@ pub struct RestoreRecord {
     pub report: String,
 }
 
+/// A part of history that the archive could not see: the source's log was gone before it was archived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapRecord {
+    /// Everything that committed below is archived.
+    pub lsn: Lsn,
+    /// Everything that committed from here on is archived again.
+    pub end_lsn: Lsn,
+    /// When the source had reached the beginning, by its clock.
+    pub time: DateTime<Utc>,
+    /// When it had reached the end.
+    pub end_time: DateTime<Utc>,
+    /// How the log was lost.
+    pub reason: String,
+}
+
+impl GapRecord {
+    /// The commit LSN under which the archive has what the gap did: the last position inside.
+    pub fn commit_lsn(&self) -> Lsn {
+        Lsn(self.end_lsn.0.saturating_sub(1))
+    }
+}
+
 /// Where something stands in history: before the change with this place, and after all that are smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {

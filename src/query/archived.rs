@@ -122,7 +122,7 @@ impl Tables for ArchivedTables {
             known.push(TableRef::Changes(name.clone()));
             known.push(TableRef::Images(name));
         }
-        let logs = LogTable::ALL.into_iter().filter(|log| log::schema(*log).is_some());
+        let logs = LogTable::ALL.into_iter().filter(|log| *log != LogTable::Gaps && log::schema(*log).is_some());
         known.extend(logs.map(|log| TableRef::Log(log.name().to_owned())));
         known.push(TableRef::Log(gaps::NAME.to_owned()));
         Ok(known)

@@ -198,19 +198,6 @@ fn live_column<'l>(live: &'l LiveTable, column: &Column, same_table: bool) -> Op
     })
 }
 
-/// The fields of a key as the history makes it: for each a byte (1, or 0 for NULL), four bytes of length, and the text.
-pub(super) fn key_fields(key: &[u8]) -> Vec<Option<&[u8]>> {
-    let mut fields = Vec::new();
-    let mut rest = key;
-    while let Some((&[present, a, b, c, d], tail)) = rest.split_first_chunk::<5>() {
-        let length = (u32::from_be_bytes([a, b, c, d]) as usize).min(tail.len());
-        let (text, after) = tail.split_at(length);
-        fields.push((present == 1).then_some(text));
-        rest = after;
-    }
-    fields
-}
-
 fn no_unique_key(wanted: &Wanted, name: &TableName) -> Failure {
     let columns: Vec<String> = wanted.key.iter().map(|column| quote_identifier(&column.name)).collect();
     let columns = columns.join(", ");

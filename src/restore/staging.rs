@@ -13,7 +13,7 @@ use futures::channel::mpsc;
 use futures::{SinkExt as _, StreamExt as _};
 
 use super::Step;
-use super::desired::{Desired, Matching, key_fields};
+use super::desired::{Desired, Matching};
 use super::quarantine;
 use super::reading::Texts;
 use super::wanted::{Rows, Wanted};
@@ -21,7 +21,7 @@ use super::workspace::Workspace;
 use crate::columnar::RowText;
 use crate::copy_format::write_text_row;
 use crate::failure::{Context as _, Failure, Result};
-use crate::history::{Gather, KeySet, TableAt};
+use crate::history::{Gather, KeySet, TableAt, key_fields};
 use crate::model::{Identity, RelationVersion};
 use crate::postgres::copy_in;
 

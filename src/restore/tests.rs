@@ -1,11 +1,11 @@
 use crate::archive::ArchiveIdentity;
 use crate::failure::Category;
-use crate::history::Cut;
+use crate::history::{Cut, key_fields};
 use crate::model::{Lsn, Point, TableName, TablePattern};
 
 use super::catalog::{KeyColumn, LiveTable};
 use super::columns::LiveColumn;
-use super::desired::{Desired, Matching, Shared, key_fields};
+use super::desired::{Desired, Matching, Shared};
 use super::difference::Difference;
 use super::mapping::Mapping;
 use super::order::{groups, parents_first};

@@ -24,8 +24,8 @@ pub struct LiveSnapshot {
     pub lsn: Lsn,
     connection: CopyConnection,
     throttle: Option<Throttle>,
-    /// Exports the snapshot, and holds the temporary slot.
-    _exporter: ReplicationConnection,
+    /// Exports the snapshot, and holds the temporary slot, where there is one.
+    _exporter: Option<ReplicationConnection>,
 }
 
 /// How a table compared.
@@ -66,7 +66,17 @@ impl LiveSnapshot {
         let begin = format!("{}; SAVEPOINT table_at_hand", begin_snapshot(&snapshot));
         connection.execute(&begin).await.context("cannot read in the exported snapshot")?;
         let throttle = throttle.map(Throttle::new);
-        Ok(LiveSnapshot { lsn: slot.consistent_point, connection, throttle, _exporter: exporter })
+        Ok(LiveSnapshot { lsn: slot.consistent_point, connection, throttle, _exporter: Some(exporter) })
+    }
+
+    /// A snapshot of a copy that nobody writes to, which has the archive's state before this place.
+    ///
+    /// # Errors
+    /// As the server says.
+    pub async fn of_copy(copy: &Source, lsn: Lsn) -> Result<LiveSnapshot> {
+        let mut connection = CopyConnection::connect(copy, "afterimage drill").await?;
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SAVEPOINT table_at_hand").await?;
+        Ok(LiveSnapshot { lsn, connection, throttle: None, _exporter: None })
     }
 
     /// Gives every row of a table, its fields in the order of the relation's columns.

@@ -7,6 +7,8 @@ mod history;
 mod live;
 mod sums;
 
+pub(crate) use sums::hash as content_hash;
+
 use serde::Serialize;
 
 use crate::archive::Archive;

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 /// A hash of 128 bits; it need not withstand anybody who makes rows to fool it, only chance.
-pub(super) fn hash(value: &impl Hash) -> u128 {
+pub(crate) fn hash(value: &impl Hash) -> u128 {
     let half = |seed: u64| {
         let mut hasher = DefaultHasher::new();
         seed.hash(&mut hasher);

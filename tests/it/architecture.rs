@@ -10,7 +10,7 @@ use regex::Regex;
 const LAYERS: [&[&str]; 4] = [
     &["failure", "model", "clock", "invariant"],
     &["postgres", "pgoutput", "copy_format", "columnar", "transaction", "archive", "scratch"],
-    &["capture", "history", "foreign", "maintenance", "restore", "query", "guard", "verification"],
+    &["capture", "history", "foreign", "maintenance", "restore", "query", "guard", "verification", "recovery"],
     &["config", "telemetry", "http", "serve", "cli"],
 ];
 

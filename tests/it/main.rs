@@ -10,6 +10,7 @@ mod demo;
 mod dependencies;
 mod elsewhere;
 mod freshness;
+mod gaps;
 mod guard;
 mod histories;
 mod in_progress;

@@ -1,8 +1,8 @@
-//! What the slot cannot give any more, and what is not the archive's: refused, never skipped in silence.
+//! Sources that are not the archive's, or cannot be archived.
 
 use afterimage::scratch::Launch;
 
-use crate::support::{Database, Directory, PATIENCE, Release, Site, own_postgres, postgres};
+use crate::support::{Database, Directory, PATIENCE, Release, Site, postgres};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)";
 
@@ -22,58 +22,6 @@ fn refused(site: &Site<'_>, said: &str) {
         let end = site.command(arguments.iter().copied()).run(PATIENCE).expect(4);
         assert!(end.stderr.contains(said) && end.stderr.contains("help:"), "{}", end.stderr);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slot_that_somebody_moved_on_is_refused() {
-    for release in Release::ALL {
-        let (database, directory) = archived(release).await;
-        let site = Site::local(&database, &directory);
-        database.run("INSERT INTO t VALUES (3)").await;
-        let advance = format!("SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn())", site.slot());
-        database.run(&advance).await;
-        let watermark = site.watermark().await;
-        refused(&site, "was moved on to");
-        assert_eq!(site.watermark().await, watermark);
-        // What was archived before can still be read.
-        let rows = site.query("SELECT count(*) AS n FROM changes.t");
-        assert_eq!(rows[0]["n"], 1);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slot_that_is_gone_is_refused() {
-    let (database, directory) = archived(Release::System).await;
-    let site = Site::local(&database, &directory);
-    database.run(&format!("SELECT pg_drop_replication_slot('{}')", site.slot())).await;
-    database.run("INSERT INTO t VALUES (3)").await;
-    refused(&site, "does not exist any more");
-    // A new one under the same name begins after what is missing.
-    database.run(&format!("SELECT pg_create_logical_replication_slot('{}', 'pgoutput')", site.slot())).await;
-    refused(&site, "was moved on to");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slot_that_lost_log_is_refused() {
-    let server = own_postgres(Release::System);
-    let (database, directory) = (Database::create(&server).await, Directory::new());
-    database.run(TABLE).await;
-    let site = Site::local(&database, &directory);
-    site.init();
-    let client = database.connect().await;
-    for sql in ["ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()"] {
-        client.batch_execute(sql).await.unwrap();
-    }
-    let lost = "SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'";
-    let mut rounds = 0;
-    while client.query_one(lost, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        rounds += 1;
-        assert!(rounds < 50, "the slot keeps its log");
-        client.batch_execute("INSERT INTO t SELECT max(id) + 1 FROM t").await.unwrap();
-        client.batch_execute("SELECT pg_switch_wal()").await.unwrap();
-        client.batch_execute("CHECKPOINT").await.unwrap();
-    }
-    refused(&site, "lost log that was not archived yet");
 }
 
 #[tokio::test(flavor = "multi_thread")]

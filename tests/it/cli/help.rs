@@ -3,9 +3,9 @@
 use super::{PATIENCE, assert_has, misuse};
 use crate::support::{Directory, Program};
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "init", "run", "status", "log", "show", "history", "diff", "blame", "mark", "export", "query", "sql", "serve",
-    "restore", "demo", "guard", "check", "gate", "doctor", "incident", "verify", "maintain",
+    "restore", "demo", "guard", "check", "gate", "doctor", "incident", "verify", "drill", "maintain",
 ];
 
 fn ask(arguments: &[&str]) -> String {

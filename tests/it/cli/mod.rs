@@ -2,6 +2,7 @@
 
 mod archives;
 mod configuration;
+mod drill;
 mod export;
 mod forensics;
 mod help;
@@ -14,6 +15,8 @@ mod shell;
 mod sources;
 mod verify;
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -83,6 +86,26 @@ impl Scene {
     #[track_caller]
     fn watermark(&self) -> String {
         json(&self.ask_offline(["status", "--json"]))["watermark"].as_str().unwrap().to_owned()
+    }
+
+    /// The data files below a table's directory, by name.
+    #[track_caller]
+    fn data_files(&self, table: &str) -> Vec<PathBuf> {
+        let mut open = vec![self.directory.join("archive").join(table)];
+        let mut files = Vec::new();
+        while let Some(directory) = open.pop() {
+            for entry in fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+                let path = entry.unwrap().path();
+                match path.extension() {
+                    _ if path.is_dir() => open.push(path),
+                    Some(extension) if extension == "parquet" => files.push(path),
+                    _ => {}
+                }
+            }
+        }
+        files.sort();
+        assert!(!files.is_empty(), "{table}");
+        files
     }
 
     /// An archiver in the background.

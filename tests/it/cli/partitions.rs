@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Scene, assert_has, json_lines};
+use super::{PATIENCE, Scene, assert_has, json_lines};
 use crate::support::Release;
 
 const TABLES: &str = "CREATE TABLE events (id int, at date, note text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
@@ -75,7 +75,10 @@ async fn a_partitioned_table_answers_for_its_partitions() {
     let with_condition = scene.ask(["log", "--table", "events", "--where", "id = 7", "--oneline", "--no-pager"]);
     assert_eq!(with_condition.lines().count(), 1, "{with_condition}");
 
+    let archiver = scene.archiver();
     scene.run(["restore", "events", "--to", &before, "--apply"]).expect(0);
+    archiver.signal("TERM");
+    archiver.wait(PATIENCE).expect(0);
     let client = scene.database.connect().await;
     let count = "SELECT count(*) FROM events WHERE note = 'note ' || id";
     assert_eq!(client.query_one(count, &[]).await.unwrap().get::<_, i64>(0), 10);

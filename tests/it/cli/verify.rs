@@ -46,19 +46,6 @@ fn findings(scene: &Scene) -> String {
     report["told"].to_string()
 }
 
-/// The data files of a table, by name.
-fn files(scene: &Scene, table: &str) -> Vec<PathBuf> {
-    let directory = scene.directory.join("archive").join(table);
-    let mut files: Vec<PathBuf> = fs::read_dir(&directory)
-        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "parquet"))
-        .collect();
-    files.sort();
-    assert!(!files.is_empty(), "{table}");
-    files
-}
-
 /// Does something to a file, sees what is said, and undoes it.
 fn damaged(scene: &Scene, file: &Path, damage: impl FnOnce(&Path)) -> String {
     let content = fs::read(file).unwrap();
@@ -80,7 +67,7 @@ async fn what_is_whole_passes_and_each_damage_is_named() {
     assert_eq!(report["transactions"], listed["n"]);
     assert_eq!(report["changes"], listed["c"]);
 
-    let file = files(&scene, "changes/public/t").remove(0);
+    let file = scene.data_files("changes/public/t").remove(0);
     let name = file.file_name().unwrap().to_string_lossy().into_owned();
     let told = damaged(&scene, &file, |file| fs::remove_file(file).unwrap());
     assert_has(&told, &[&name, "the file is missing"]);

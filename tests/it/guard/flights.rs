@@ -128,3 +128,58 @@ async fn what_ends_before_the_guard_can_act_is_told_with_the_command_that_undoes
     watch.afterimage(&command.split(' ').collect::<Vec<_>>()).expect(0);
     assert_eq!(watch.count("core_relationships").await, 20_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_outlives_the_guard_is_told_once() {
+    let watch = Watch::begin(Release::System, MASS).await;
+    let client = watch.database.connect().await;
+    client.batch_execute("BEGIN; DELETE FROM core_relationships WHERE id <= 15000").await.unwrap();
+    let first = watch.alert_of("mass");
+    let Watch { archiver, database, _server: server, directory } = watch;
+    archiver.kill();
+    let archiver = super::program(&database, &directory, &["run", "--flush-interval", "50ms"]).start();
+    let watch = Watch { archiver, database, _server: server, directory };
+    wait_for("the archiver streams", PATIENCE, || watch.archiver.stderr().contains("archiving from"));
+    client.batch_execute("DELETE FROM core_relationships").await.unwrap();
+    watch.settle().await;
+    client.batch_execute("COMMIT").await.unwrap();
+    let committed = watch.event_of("mass", "committed");
+    assert!(committed["message"].as_str().unwrap().contains("20000 changes"), "{committed}");
+    let alerts = watch.alerts();
+    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    assert_eq!(alerts[0]["id"], first["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_over_a_partitioned_table_watches_every_partition_that_it_gets() {
+    let rules = "[[rule]]
+name = \"running\"
+tables = [\"events\"]
+operations = [\"delete\"]
+rows = 1000
+[[rule]]
+name = \"committed\"
+tables = [\"events\"]
+except_tables = [\"events_old\"]
+operations = [\"update\"]
+";
+    let tables = "CREATE TABLE events (id int, year int, PRIMARY KEY (id, year)) PARTITION BY LIST (year);
+        CREATE TABLE events_old PARTITION OF events FOR VALUES IN (2020);
+        INSERT INTO events SELECT i, 2020 FROM generate_series(1, 20000) i";
+    let watch = Watch::over(Release::System, tables, rules).await;
+    let client = watch.database.connect().await;
+    client.batch_execute("BEGIN; DELETE FROM events").await.unwrap();
+    let alert = watch.alert_of("running");
+    assert_eq!((&alert["lsn"], alert["table"].as_str()), (&serde_json::Value::Null, Some("public.events_old")));
+    client.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("CREATE TABLE events_new PARTITION OF events FOR VALUES IN (2021)").await.unwrap();
+    client
+        .batch_execute("INSERT INTO events VALUES (1, 2021); UPDATE events SET id = 2 WHERE year = 2021")
+        .await
+        .unwrap();
+    client.batch_execute("UPDATE events SET id = -id WHERE id = 1").await.unwrap();
+    assert_eq!(watch.alert_of("committed")["table"], "public.events_new");
+    watch.settle().await;
+    let alerts = watch.alerts();
+    assert_eq!(alerts.len(), 2, "{alerts:?}");
+}
