@@ -20,7 +20,7 @@ pub(super) const CHECK: &str = "drill";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   afterimage drill
-  afterimage drill 'sales.*' --at yesterday --scratch postgres://dba@spare/empty
+  afterimage drill 'sales.*' --at yesterday --scratch postgres://dba@spare/postgres
 The source is not touched. The outcome is noted in the archive's health, which status, doctor and the
 metrics show. The exit code is 3 where anything did not come back as it was.")]
 pub(super) struct DrillArgs {
@@ -30,7 +30,7 @@ pub(super) struct DrillArgs {
     /// The point to restore; where the archive is, if left out
     #[arg(long, value_name = "POINT", value_parser = parse_point)]
     at: Option<Point>,
-    /// Restore into this empty database instead of a throw-away PostgreSQL
+    /// Restore into a database made for it on this server, and dropped afterwards, instead of a throw-away PostgreSQL
     #[arg(long, value_name = "URL")]
     scratch: Option<String>,
 }

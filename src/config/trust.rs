@@ -25,6 +25,7 @@ pub struct DrillConfig {
     pub every: Option<Span>,
     /// Tables to restore, as patterns; all where it is empty.
     pub tables: Vec<String>,
-    /// An empty database to restore into; a throw-away PostgreSQL on this machine by default.
+    /// A server on which to make a database for it, which is dropped afterwards; a throw-away PostgreSQL on this machine by
+    /// default.
     pub scratch: Option<String>,
 }

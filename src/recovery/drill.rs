@@ -43,14 +43,22 @@ impl Drilled {
     }
 }
 
-/// Restores tables as they were into a throw-away PostgreSQL, or into an empty database, and compares every row.
+/// Restores tables as they were into a throw-away PostgreSQL, or into a database that is made for it on a server and dropped
+/// afterwards, and compares every row.
 ///
 /// # Errors
 /// Where the restore cannot be done, which is what a drill is to find out; a row that came back otherwise is an outcome.
 pub async fn drill(archive: &Archive, cut: Cut, tables: Vec<TablePattern>, scratch: Option<&str>) -> Result<Drilled> {
     let started = Instant::now();
     match scratch {
-        Some(url) => drill_in(archive, cut, tables, &Source::resolve(Some(url))?, started).await,
+        Some(url) => {
+            let server = Source::resolve(Some(url))?;
+            let name = format!("afterimage_drill_{}", uuid::Uuid::new_v4().simple());
+            let drilled = drill_in(archive, cut, tables, &server.with_database(&name), started).await;
+            let session = server.connect("afterimage drill").await?;
+            session.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
+            drilled
+        }
         None => {
             let server = blocking(|| Launch::new(Installation::find(None)?).without_tcp().start()).await?;
             drill_in(archive, cut, tables, &Source::resolve(Some(&server.url("postgres")))?, started).await

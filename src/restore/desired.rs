@@ -63,6 +63,8 @@ pub(super) struct Desired {
     pub(super) types: Vec<String>,
     /// There are rows that the live ones must be equal to.
     pub(super) expects: bool,
+    /// How many keys changed, where that is known.
+    pub(super) sought: u64,
     /// The keys that changed are those of the rows of the point, and there is no table of them.
     pub(super) keys_of_rows: bool,
 }
@@ -145,6 +147,7 @@ impl Desired {
             generated,
             as_text: false,
             expects: wanted.expected.is_some(),
+            sought: wanted.keys.len() as u64,
             keys_of_rows: false,
         })
     }

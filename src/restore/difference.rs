@@ -38,9 +38,11 @@ impl Difference {
     pub(super) async fn find(workspace: &Workspace<'_>, desired: Desired) -> Result<Difference> {
         let mut difference = Difference::of(desired);
         let by_key = !difference.desired.everything && difference.matching != Matching::WholeRow;
-        workspace.look_rows_up(by_key).await?;
+        if by_key {
+            workspace.join_for(difference.desired.sought, difference.live.oid).await?;
+        }
         workspace.execute(&difference.live_sql(workspace.mode)).await?;
-        workspace.look_rows_up(false).await?;
+        workspace.join_as_ever().await?;
         workspace.execute(&format!("ANALYZE {}", difference.live_rows())).await?;
         workspace.execute(&difference.difference_sql(&workspace.request.only)).await?;
         if let Some(filter) = &workspace.request.filter {

@@ -87,6 +87,7 @@ fn difference(matching: Matching, everything: bool) -> Difference {
         as_text: false,
         types: Vec::new(),
         expects: false,
+        sought: 0,
         keys_of_rows: false,
     })
 }

@@ -14,9 +14,9 @@ pub(super) async fn require_outcome(workspace: &Workspace<'_>, differences: &Dif
     for table in differences.tables.iter().filter(|table| table.counts.rows() > 0) {
         let wrong = match &table.matching {
             Matching::Key(parts) => {
-                workspace.look_rows_up(true).await?;
+                workspace.join_for(table.counts.rows(), table.live.oid).await?;
                 let wrong = workspace.count(&wrong_by_key(table, parts)).await?;
-                workspace.look_rows_up(false).await?;
+                workspace.join_as_ever().await?;
                 wrong + workspace.count(&left_over_by_key(table, parts)).await?
             }
             Matching::WholeRow => workspace.count(&wrong_by_text(table)).await?,

@@ -44,6 +44,13 @@ pub(super) struct Differences {
     pub(super) recreation: Recreation,
 }
 
+/// Looking so many rows up takes as long as reading and hashing a block of a table: measured with cached blocks of 40 rows,
+/// 3 µs for a row and 10 µs for a block.
+const LOOKUPS_PER_BLOCK: u64 = 3;
+/// What PostgreSQL's planner is denied so that it looks rows up, and so that it hashes.
+const LOOKED_UP_WITHOUT: &[&str] = &["hashjoin", "mergejoin", "seqscan", "material"];
+const HASHED_WITHOUT: &[&str] = &["nestloop"];
+
 impl Differences {
     /// A table of the restore by its oid.
     pub(super) fn table(&self, oid: u32) -> Option<&Difference> {
@@ -141,14 +148,26 @@ impl<'a> Workspace<'a> {
         Ok(row.get::<_, i64>(0).unsigned_abs())
     }
 
-    /// Has every join done by looking rows up, one by one, by their places or by an index of the key, or leaves that to
-    /// PostgreSQL again. What looking up costs depends on the damage; PostgreSQL's own plan may read and hash the whole table,
-    /// for its statistics know nothing of rows that have just gone or come. Only for joins that have such a way, or it would
-    /// take for ever.
-    pub(super) async fn look_rows_up(&self, only: bool) -> Result<()> {
-        let others = if only { "off" } else { "on" };
-        let sql = format!("SET LOCAL enable_hashjoin = {others}; SET LOCAL enable_mergejoin = {others}");
-        Ok(self.session.batch_execute(&sql).await?)
+    /// Says how a table is joined in which so many rows are sought: they are looked up one by one, by their places or by an
+    /// index of the key, where that is less work than reading the table; else both sides are hashed. PostgreSQL's own plan
+    /// would go by statistics that know nothing of rows that have just gone or come: it reads all of a table for a few rows,
+    /// or, where autovacuum has seen it empty, again for each. Only for joins that have both ways.
+    pub(super) async fn join_for(&self, rows: u64, table: u32) -> Result<()> {
+        let sql = "SELECT pg_catalog.pg_relation_size($1::oid) / current_setting('block_size')::bigint";
+        let blocks = self.query(sql, &[&table]).await?.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs();
+        let off = if rows <= blocks * LOOKUPS_PER_BLOCK { LOOKED_UP_WITHOUT } else { HASHED_WITHOUT };
+        self.set(off, "off").await
+    }
+
+    /// Leaves joins to PostgreSQL again.
+    pub(super) async fn join_as_ever(&self) -> Result<()> {
+        self.set(LOOKED_UP_WITHOUT, "on").await?;
+        self.set(HASHED_WITHOUT, "on").await
+    }
+
+    async fn set(&self, settings: &[&str], value: &str) -> Result<()> {
+        let sql: Vec<String> = settings.iter().map(|setting| format!("SET LOCAL enable_{setting} = {value}")).collect();
+        Ok(self.session.batch_execute(&sql.join("; ")).await?)
     }
 
     pub(super) fn judge(&self, error: tokio_postgres::Error) -> Failure {

@@ -1,6 +1,7 @@
 //! Only a part comes back: a tenant's rows, one entity with all below it, rows with what they refer to.
 
 use super::{Scene, assert_has, on_both};
+use crate::support::Release;
 
 /// Products are shared by all tenants; lines belong to one only through their orders.
 const TENANTS: &str = "
@@ -158,4 +159,22 @@ async fn a_saved_plan_is_performed_exactly_or_not_at_all() {
         assert_eq!(scene.value("SELECT count(*) FROM lines").await, "0");
     })
     .await;
+}
+
+/// PostgreSQL's plan for joining such a table would read all of it for each row.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_back_although_statistics_say_that_the_table_is_empty() {
+    let table = "CREATE TABLE events (id int PRIMARY KEY, note text);
+        INSERT INTO events SELECT i, 'note ' || i FROM generate_series(1, 100000) i";
+    let scene = Scene::begin(Release::System, table).await;
+    let lost = scene.transaction("DELETE FROM events").await;
+    scene.database.run("VACUUM (ANALYZE, TRUNCATE off) events").await;
+    assert_eq!(scene.value("SELECT reltuples FROM pg_class WHERE relname = 'events'").await, "0");
+    scene.restore(&["--undo", &lost, "--apply"]).expect(0);
+    assert_eq!(scene.value("SELECT count(*), count(DISTINCT note) FROM events").await, "100000|100000");
+    // And a few of many.
+    scene.database.run("ANALYZE events").await;
+    let lost = scene.transaction("DELETE FROM events WHERE id % 1000 = 7").await;
+    scene.restore(&["--undo", &lost, "--apply"]).expect(0);
+    assert_eq!(scene.value("SELECT count(*) FROM events").await, "100000");
 }
