@@ -487,7 +487,7 @@ impl LogRow for GapRow {
 
 impl RareRow for GapRow {
     fn lsn(gap: &GapRecord) -> Lsn {
-        gap.lsn
+        gap.commit_lsn()
     }
 
     fn of(gap: &GapRecord) -> Self {

@@ -228,7 +228,7 @@ impl Archive {
         Ok(found)
     }
 
-    /// Every gap that begins below the watermark, in order.
+    /// Every gap that ends at or below the watermark, in order.
     pub async fn gaps(&self, watermark: Lsn) -> Result<Vec<GapRecord>> {
         let mut found = self.log_rows::<GapRow>().await?;
         found.retain(|gap| gap.end_lsn <= watermark);
@@ -389,12 +389,12 @@ pub struct DataReader {
 }
 
 impl DataReader {
-    /// The relation version that the file's rows have.
     /// How many rows the file has.
     pub fn rows(&self) -> u64 {
         self.metadata.metadata().file_metadata().num_rows().unsigned_abs()
     }
 
+    /// The relation version that the file's rows have.
     pub fn relation(&self) -> Result<RelationVersion> {
         let json = self.said(log::RELATION_KEY);
         log::parse_relation(

@@ -47,10 +47,11 @@ impl ImageJob {
 
 /// A table's image, its files not yet committed.
 #[derive(Debug)]
-pub(super) struct StagedImage {
-    pub(super) relation: RelationVersion,
-    pub(super) definition: String,
-    pub(super) files: Vec<StagedFile>,
+pub struct StagedImage {
+    pub relation: RelationVersion,
+    /// What the source says of it, one JSON object.
+    pub definition: String,
+    pub files: Vec<StagedFile>,
 }
 
 /// A session that sees what an exported snapshot shows.

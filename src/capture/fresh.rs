@@ -5,24 +5,15 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::base_image::{ImageCopy, ImageProgress};
+use super::base_image::{ImageCopy, ImageProgress, StagedImage};
 use super::init::{describe_source, drop_slot, initial_definitions, notice_our_end};
 use super::run::LostSlot;
 use super::settings::CaptureSettings;
 use super::source_check;
-use crate::archive::{Archive, StagedFile, Store};
+use crate::archive::{Archive, Store};
 use crate::failure::{Failure, Result};
-use crate::model::{DdlRecord, Lsn, RelationRecord, RelationVersion};
+use crate::model::{DdlRecord, Lsn, RelationRecord};
 use crate::postgres::{ReplicationConnection, Source, Throttle};
-
-/// A table as it is at the new beginning, its image's files not yet in the archive.
-#[derive(Debug)]
-pub struct FreshTable {
-    pub relation: RelationVersion,
-    /// What the source says of it, one JSON object.
-    pub definition: String,
-    pub files: Vec<StagedFile>,
-}
 
 /// See the module's documentation.
 pub struct Fresh {
@@ -30,7 +21,7 @@ pub struct Fresh {
     pub lsn: Lsn,
     /// When it was, by our clock.
     pub time: DateTime<Utc>,
-    pub tables: Vec<FreshTable>,
+    pub tables: Vec<StagedImage>,
     /// Partitioned tables, as they were described before this place.
     pub parents: Vec<RelationRecord>,
     /// The definitions of what is no table, where those are captured.
@@ -57,7 +48,7 @@ pub async fn images_anew(
     facts.require_archivable()?;
     let (identity, store): (_, &Store) = (archive.identity(), archive.store());
     require_publication(&session, &identity.publication).await?;
-    let watermark = archive.watermark().await?.lsn;
+    require_not_behind(&session, archive.watermark().await?.lsn).await?;
     let mut replication = ReplicationConnection::connect(source).await?;
     notice_our_end(&mut replication).await;
     let created = if lost.usable {
@@ -68,12 +59,6 @@ pub async fn images_anew(
         replication.create_slot(&identity.slot, false, true).await?
     };
     let lsn = created.consistent_point;
-    if lsn < watermark {
-        return Err(Failure::refused(format!(
-            "the source is at {lsn}, the archive has history up to {watermark}: the source was restored from an older backup"
-        ))
-        .remedy("the history so far stays readable; begin a new archive with afterimage init and another --archive"));
-    }
     let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
     let described = describe_source(source, store, &identity.publication, &snapshot).await?;
     let time = Utc::now();
@@ -86,12 +71,7 @@ pub async fn images_anew(
         throttle: settings.throttle.map(Throttle::new),
         progress,
     };
-    let images = copy.run(described.jobs).await?;
-    let table = |image: super::base_image::StagedImage| FreshTable {
-        relation: image.relation,
-        definition: image.definition,
-        files: image.files,
-    };
+    let tables = copy.run(described.jobs).await?;
     let before = Lsn(lsn.0.saturating_sub(1));
     let parents = described
         .parents
@@ -100,10 +80,23 @@ pub async fn images_anew(
     Ok(Fresh {
         lsn,
         time,
-        tables: images.into_iter().map(table).collect(),
+        tables,
         parents: parents.collect(),
         ddl: described.others.map(|objects| initial_definitions(before, time, "GAP", objects)),
     })
+}
+
+/// Refuses before anything is touched: a slot made now would hold the source's log back for nobody.
+async fn require_not_behind(client: &tokio_postgres::Client, watermark: Lsn) -> Result<()> {
+    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
+    let position: Option<Lsn> = row.get::<_, String>(0).parse().ok();
+    match position.filter(|position| *position < watermark) {
+        None => Ok(()),
+        Some(position) => Err(Failure::refused(format!(
+            "the source is at {position}, the archive has history up to {watermark}: the source was restored from an older backup"
+        ))
+        .remedy("the history so far stays readable; begin a new archive with afterimage init and another --archive")),
+    }
 }
 
 async fn require_publication(client: &tokio_postgres::Client, publication: &str) -> Result<()> {

@@ -42,9 +42,9 @@ mod synchronous;
 mod terms;
 
 pub use add::{Asked, add, begins_at, captures_ddl};
-pub use base_image::ImageProgress;
+pub use base_image::{ImageProgress, StagedImage};
 pub use context::{ContextReport, ContextWish, LITERALS};
-pub use fresh::{Fresh, FreshTable, images_anew};
+pub use fresh::{Fresh, images_anew};
 pub use init::{Chosen, InitReport, InitSteps, init};
 pub use observer::{Samples, sample_sequences};
 pub use run::{LostSlot, Outcome, RunEvents, SlotState, require_same_source, run, slot_state};

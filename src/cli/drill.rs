@@ -20,7 +20,7 @@ pub(super) const CHECK: &str = "drill";
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   afterimage drill
-  afterimage drill 'sales.*' --at yesterday --scratch postgres://dba@spare/postgres
+  afterimage drill 'sales.*' --at '1d ago' --scratch postgres://dba@spare/postgres
 The source is not touched. The outcome is noted in the archive's health, which status, doctor and the
 metrics show. The exit code is 3 where anything did not come back as it was.")]
 pub(super) struct DrillArgs {

@@ -24,7 +24,7 @@ struct Row {
 /// A row for each gap up to the watermark.
 pub(super) async fn rows(archive: &Archive, watermark: Lsn) -> Result<RecordBatch> {
     let whole = archive.gaps(watermark).await?;
-    let of_all = |from: Lsn| whole.iter().any(|gap| gap.lsn == from);
+    let of_all = |from: Lsn| whole.iter().any(|gap| gap.lsn < from && from < gap.end_lsn);
     let of_tables = gaps(archive, watermark).await?.into_iter().filter(|gap| !of_all(gap.from));
     let of_tables = of_tables.map(|gap| Row { table: Some(gap.table), from: gap.from, until: gap.until, record: None });
     let all =

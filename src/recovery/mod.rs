@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::archive::{Archive, ArchiveWriter, DurableLsn, Publication, StagedFile, Store, Watermark};
-use crate::capture::{CaptureSettings, Fresh, FreshTable, ImageProgress, LostSlot, images_anew};
+use crate::capture::{CaptureSettings, Fresh, ImageProgress, LostSlot, StagedImage, images_anew};
 use crate::columnar::{change_schema, image_table_schema};
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::TableAt;
@@ -120,7 +120,9 @@ impl Resumption<'_> {
         fresh: &Fresh,
         present: &HashSet<u32>,
     ) -> Vec<RelationRecord> {
-        let (start, end) = (Position::before(self.gap.lsn), Position::before(self.gap.commit_lsn()));
+        // At the very beginning of an archive a version holds from there on; the gap begins after it.
+        let start = Position::before(Lsn(self.gap.lsn.0 + 1));
+        let end = Position::before(self.gap.commit_lsn());
         let record = |position: Position, event: RelationEvent, relation: &RelationVersion| RelationRecord {
             position,
             event,
@@ -141,7 +143,7 @@ impl Resumption<'_> {
     async fn table(
         &self,
         writer: &mut ArchiveWriter,
-        table: FreshTable,
+        table: StagedImage,
         before: &HashMap<u32, RelationVersion>,
         seq: &mut i64,
     ) -> Result<(Vec<StagedFile>, OperationCounts)> {

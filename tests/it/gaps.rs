@@ -209,3 +209,21 @@ fn stop(directory: &Directory) -> String {
     std::fs::write(&file, "[capture]\non_lost_slot = \"stop\"\n").unwrap();
     file.to_str().unwrap().to_owned()
 }
+
+/// The slot is lost before anything but the beginning is archived.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_at_the_very_beginning_leaves_the_beginning_as_it_was() {
+    let (database, directory) = (Database::create(postgres(Release::System)).await, Directory::new());
+    database.run(TABLES).await;
+    let site = Site::local(&database, &directory);
+    site.init();
+    let (from, before) = (site.watermark().await.to_string(), exported(&database, "t").await);
+    database.run(&format!("SELECT pg_drop_replication_slot('{}')", site.slot())).await;
+    database.run("DELETE FROM t WHERE id < 50; UPDATE bag SET b = 7 WHERE a = 2").await;
+    site.command(["run", "--until", "now"]).run(PATIENCE).expect(0);
+    assert_eq!(sorted(&point(&site, "t", &from)), sorted(&before));
+    let now = site.watermark().await.to_string();
+    assert_eq!(sorted(&point(&site, "t", &now)), sorted(&exported(&database, "t").await));
+    assert_eq!(site.query("SELECT count(*) AS n FROM afterimage.gaps"), [json!({ "n": 1 })]);
+    site.command(["verify"]).run(PATIENCE).expect(0);
+}

@@ -175,6 +175,6 @@ async fn rows_come_back_although_statistics_say_that_the_table_is_empty() {
     // And a few of many.
     scene.database.run("ANALYZE events").await;
     let lost = scene.transaction("DELETE FROM events WHERE id % 1000 = 7").await;
-    scene.restore(&["--undo", &lost, "--apply"]).expect(0);
-    assert_eq!(scene.value("SELECT count(*) FROM events").await, "100000");
+    let end = scene.restore(&["--undo", &lost, "--apply"]).expect(0);
+    assert_eq!(scene.value("SELECT count(*) FROM events").await, "100000", "{}", end.stdout);
 }
