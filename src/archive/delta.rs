@@ -11,16 +11,17 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::engine::arrow_conversion::{TryFromArrow as _, TryIntoArrow as _};
 use delta_kernel::engine::arrow_data::EngineDataArrowExt as _;
-use delta_kernel::expressions::{ColumnName, Scalar, col, lit};
+use delta_kernel::expressions::{ColumnName, Scalar};
 use delta_kernel::schema::{StructField, StructType};
 use delta_kernel::table_features::TableFeature;
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
-use delta_kernel::{FileMeta, Predicate, Snapshot, SnapshotRef};
+use delta_kernel::{FileMeta, Snapshot, SnapshotRef};
 use delta_kernel_default_engine::build_add_file_metadata;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
 use serde_json::json;
+use tokio::sync::OnceCell;
 
 use super::file::StagedFile;
 use super::layout::TablePath;
@@ -78,6 +79,8 @@ pub struct DeltaTable {
     store: Store,
     directory: String,
     snapshot: SnapshotRef,
+    /// All files of that snapshot, once somebody has asked for them.
+    files: Arc<OnceCell<Vec<DataFile>>>,
 }
 
 impl DeltaTable {
@@ -87,8 +90,7 @@ impl DeltaTable {
         if !store.has_any(&format!("{directory}/_delta_log")).await? {
             return Ok(None);
         }
-        let snapshot = load(store, &directory).await?;
-        Ok(Some(DeltaTable { store: store.clone(), directory, snapshot }))
+        Ok(Some(DeltaTable::load(store, directory).await?))
     }
 
     /// Opens a table or creates it with a schema; whoever creates it first decides.
@@ -117,8 +119,23 @@ impl DeltaTable {
             }
         })
         .await?;
-        let snapshot = load(store, &directory).await?;
-        Ok(DeltaTable { store: store.clone(), directory, snapshot })
+        DeltaTable::load(store, directory).await
+    }
+
+    async fn load(store: &Store, directory: String) -> Result<DeltaTable> {
+        let (loading, url) = (store.clone(), store.url_of(&directory)?);
+        let snapshot = blocking(move || {
+            Snapshot::builder_for(url.as_str()).build(loading.engine()).map_err(|error| loading.kernel_failure(error))
+        })
+        .await?;
+        Ok(DeltaTable { store: store.clone(), directory, snapshot, files: Arc::default() })
+    }
+
+    fn show(&mut self, snapshot: SnapshotRef) {
+        if snapshot.version() != self.snapshot.version() {
+            self.files = Arc::default();
+        }
+        self.snapshot = snapshot;
     }
 
     /// The number of its latest commit that is seen.
@@ -135,10 +152,11 @@ impl DeltaTable {
     /// Shows the table's newest version.
     pub async fn refresh(&mut self) -> Result<()> {
         let (store, old) = (self.store.clone(), Arc::clone(&self.snapshot));
-        self.snapshot = blocking(move || {
+        let newest = blocking(move || {
             Snapshot::builder_from(old).build(store.engine()).map_err(|error| store.kernel_failure(error))
         })
         .await?;
+        self.show(newest);
         Ok(())
     }
 
@@ -178,7 +196,7 @@ impl DeltaTable {
             })
             .await?;
             match committed {
-                Some(snapshot) => self.snapshot = snapshot,
+                Some(snapshot) => self.show(snapshot),
                 None => self.refresh().await?,
             }
         }
@@ -232,7 +250,7 @@ impl DeltaTable {
         let (store, snapshot, directory) = (self.store.clone(), Arc::clone(&self.snapshot), self.directory.clone());
         match blocking(move || perform(&store, snapshot, &directory, commit)).await? {
             Some(snapshot) => {
-                self.snapshot = snapshot;
+                self.show(snapshot);
                 // The commit stands whatever becomes of the checkpoint, which only saves reading.
                 if self.snapshot.version().is_multiple_of(COMMITS_PER_CHECKPOINT)
                     && let Err(failure) = self.checkpoint().await
@@ -251,11 +269,12 @@ impl DeltaTable {
     /// Writes what the log says so far into one file, so that opening the table need not read all of it.
     pub(super) async fn checkpoint(&mut self) -> Result<()> {
         let (store, snapshot) = (self.store.clone(), Arc::clone(&self.snapshot));
-        self.snapshot = blocking(move || {
+        let checked = blocking(move || {
             let written = snapshot.checkpoint(store.engine(), None).map_err(|error| store.kernel_failure(error))?;
             Ok(written.1)
         })
         .await?;
+        self.show(checked);
         Ok(())
     }
 
@@ -265,16 +284,19 @@ impl DeltaTable {
 
     /// The table's files, without those whose statistics show that they have no `_lsn` in `lsns`.
     pub async fn files(&self, lsns: Option<(i64, i64)>) -> Result<Vec<DataFile>> {
+        let files = self.files.get_or_try_init(|| self.listed()).await?;
+        let may_have = |file: &&DataFile| match (lsns, file.lsns) {
+            (Some((from, to)), Some((least, greatest))) => least <= to && from <= greatest,
+            _ => true,
+        };
+        Ok(files.iter().filter(may_have).cloned().collect())
+    }
+
+    async fn listed(&self) -> Result<Vec<DataFile>> {
         let (store, snapshot, directory) = (self.store.clone(), Arc::clone(&self.snapshot), self.directory.clone());
         blocking(move || {
             let fail = |error| store.kernel_failure(error);
-            let mut scan = Arc::clone(&snapshot).scan_builder();
-            if let Some((from, to)) = lsns {
-                let at_least = Predicate::not(Predicate::lt(col!(names::LSN), lit(from)));
-                let at_most = Predicate::not(Predicate::gt(col!(names::LSN), lit(to)));
-                scan = scan.with_predicate(Some(Arc::new(Predicate::and(at_least, at_most))));
-            }
-            let scan = scan.build().map_err(fail)?;
+            let scan = snapshot.scan_builder().build().map_err(fail)?;
             let mut found = Vec::new();
             for part in scan.scan_metadata(store.engine()).map_err(fail)? {
                 let rows = part.and_then(|part| part.scan_files.apply_selection_vector());
@@ -292,14 +314,6 @@ impl DeltaTable {
 
 fn owned(progress: &[(&str, i64)]) -> Vec<(String, i64)> {
     progress.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
-}
-
-async fn load(store: &Store, directory: &str) -> Result<SnapshotRef> {
-    let (store, url) = (store.clone(), store.url_of(directory)?);
-    blocking(move || {
-        Snapshot::builder_for(url.as_str()).build(store.engine()).map_err(|error| store.kernel_failure(error))
-    })
-    .await
 }
 
 /// What one commit does to the files of a table.

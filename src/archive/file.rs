@@ -27,9 +27,12 @@ pub(super) const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Rows per page: what looking one key up has to decode of each column.
 const PAGE_ROWS: usize = 4096;
 
-/// A column of whole numbers whose dictionary grows beyond this goes on with differences. The library's own limit would
-/// let it hold each of a row group's numbers.
-const NUMBER_DICTIONARY_BYTES: usize = 128 * 1024;
+/// A column whose dictionary grows beyond this goes on without. The library's own limit, a MiB, would let it hold each of a
+/// row group's numbers; and whoever wants one row decodes the whole dictionary.
+const DICTIONARY_BYTES: usize = 128 * 1024;
+
+/// What a page's bounds keep of texts: they are all read to find one page.
+const PAGE_BOUND_BYTES: usize = 16;
 
 /// A Parquet file that lies in the store and belongs to no table yet.
 #[derive(Debug, Clone)]
@@ -196,6 +199,8 @@ pub(super) fn properties(schema: &Schema, metadata: Vec<(String, String)>) -> Re
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_column_index_truncate_length(Some(PAGE_BOUND_BYTES))
         .set_key_value_metadata(Some(metadata));
     Ok(with_whole_numbers(properties, &[], schema.fields()).build())
 }
@@ -216,7 +221,6 @@ fn with_whole_numbers(
                 let column = ColumnPath::new(path);
                 properties
                     .set_column_encoding(column.clone(), Encoding::DELTA_BINARY_PACKED)
-                    .set_column_dictionary_page_size_limit(column.clone(), NUMBER_DICTIONARY_BYTES)
                     .set_column_dictionary_enabled(column, !ascends)
             }
             _ => properties,

@@ -19,20 +19,20 @@ use crate::model::{
     RelationRecord, RelationVersion, RestoreRecord, SequenceSample, TableName, Transaction, Xid,
 };
 
-/// The columns of a log table; `None` for those that are not written.
-pub fn schema(table: LogTable) -> Option<SchemaRef> {
-    match table {
-        LogTable::Transactions => Some(Arc::clone(&TRANSACTIONS)),
-        LogTable::Relations => Some(Arc::clone(&RELATIONS)),
-        LogTable::Ddl => Some(Arc::clone(&DDL)),
-        LogTable::Messages => Some(Arc::clone(&MESSAGES)),
-        LogTable::Sequences => Some(Arc::clone(&SEQUENCES)),
-        LogTable::Marks => Some(Arc::clone(&MARKS)),
-        LogTable::Restores => Some(Arc::clone(&RESTORES)),
-        LogTable::Alerts => Some(Arc::clone(&ALERTS)),
-        LogTable::Health => Some(Arc::clone(&HEALTH)),
-        LogTable::Gaps => Some(Arc::clone(&GAPS)),
-    }
+/// The columns of a log table.
+pub fn schema(table: LogTable) -> SchemaRef {
+    Arc::clone(match table {
+        LogTable::Transactions => &TRANSACTIONS,
+        LogTable::Relations => &RELATIONS,
+        LogTable::Ddl => &DDL,
+        LogTable::Messages => &MESSAGES,
+        LogTable::Sequences => &SEQUENCES,
+        LogTable::Marks => &MARKS,
+        LogTable::Restores => &RESTORES,
+        LogTable::Gaps => &GAPS,
+        LogTable::Alerts => &ALERTS,
+        LogTable::Health => &HEALTH,
+    })
 }
 
 fn text(name: &str) -> Field {
@@ -541,7 +541,7 @@ fn not_encoded(error: ArrowError) -> Failure {
 /// Rows as one batch of the table's columns.
 pub(super) fn encode<'a, R: RareRow<Value: 'a>>(values: impl IntoIterator<Item = &'a R::Value>) -> Result<RecordBatch> {
     let fail = |error: ArrowError| Failure::failed(format!("log/{}: {error}", R::TABLE.name()));
-    let schema = schema(R::TABLE).ok_or_else(|| Failure::failed(format!("log/{} has no rows yet", R::TABLE.name())))?;
+    let schema = schema(R::TABLE);
     let rows: Vec<R> = values.into_iter().map(R::of).collect();
     let mut decoder =
         ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(rows.len().max(1)).build_decoder().map_err(fail)?;

@@ -147,7 +147,7 @@ pub async fn note_health(store: &Store, health: &[HealthRecord]) -> Result<()> {
 
 async fn append(store: &Store, table: LogTable, batch: Option<RecordBatch>, progress: &[(&str, i64)]) -> Result<()> {
     let path = TablePath::Log(table);
-    let schema = log::schema(table).ok_or_else(|| Failure::failed(format!("log/{} has no columns", table.name())))?;
+    let schema = log::schema(table);
     let mut files = Vec::new();
     if let Some(batch) = batch {
         let content = FileContent { batches: vec![batch], metadata: Vec::new(), image_lsn: None };

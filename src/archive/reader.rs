@@ -1,9 +1,10 @@
 //! Reading an archive: its identity, its watermark, its log tables, and the files of its tables.
 //! Nothing above the watermark is ever returned.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arrow::array::{AsArray as _, RecordBatch};
@@ -73,17 +74,21 @@ pub struct Image {
 pub struct Archive {
     store: Store,
     identity: Arc<ArchiveIdentity>,
-    /// `log/transactions` as it was last seen: seeing it again costs only what is new.
-    transactions: Arc<Mutex<Option<DeltaTable>>>,
-    /// `log/relations` as it was last seen, and its rows.
-    relations: Arc<Mutex<Option<SeenRelations>>>,
+    /// Tables as they were last seen: seeing them again costs only what is new.
+    seen: Arc<std::sync::Mutex<HashMap<TablePath, Arc<Seen>>>>,
+    /// The watermark at a version of `log/transactions`.
+    watermark: AtVersion<Watermark>,
+    /// The rows of `log/relations` at a version.
+    relations: AtVersion<Arc<[RelationRecord]>>,
 }
 
-#[derive(Debug)]
-struct SeenRelations {
-    table: DeltaTable,
-    records: Arc<[RelationRecord]>,
-}
+type Seen = Mutex<Option<DeltaTable>>;
+
+/// What was read of a table at one of its versions.
+type AtVersion<T> = Arc<Mutex<Option<(u64, T)>>>;
+
+/// A process that lives long may see thousands of tables, and each is some kilobytes.
+const MOST_SEEN: usize = 256;
 
 impl Archive {
     /// Opens an archive; `None` where there is none at this root.
@@ -95,7 +100,8 @@ impl Archive {
         Ok(identity.map(|identity| Archive {
             store: store.clone(),
             identity: Arc::new(identity),
-            transactions: Arc::default(),
+            seen: Arc::default(),
+            watermark: Arc::default(),
             relations: Arc::default(),
         }))
     }
@@ -119,10 +125,16 @@ impl Archive {
         let missing =
             || Failure::failed(format!("archive {} has no watermark", self.store)).remedy("run afterimage init again");
         let table = table.ok_or_else(missing)?;
+        let mut seen = self.watermark.lock().await;
+        if let Some((_, watermark)) = seen.filter(|(version, _)| *version == table.version()) {
+            return Ok(watermark);
+        }
         let [lsn, micros] = self.moved_together(&table, [WATERMARK, WATERMARK_TIME]).await?;
         let (lsn, micros) = (lsn.ok_or_else(missing)?, micros.unwrap_or(0));
         let time = DateTime::from_timestamp_micros(micros).unwrap_or(self.identity.created_at);
-        Ok(Watermark { lsn: Lsn::from_i64(lsn), time })
+        let watermark = Watermark { lsn: Lsn::from_i64(lsn), time };
+        *seen = Some((table.version(), watermark));
+        Ok(watermark)
     }
 
     /// Progress numbers of a table. The newest commit mostly has them, which is less to read than the log.
@@ -161,15 +173,26 @@ impl Archive {
     }
 
     async fn log_table(&self, table: LogTable) -> Result<Option<DeltaTable>> {
-        if table != LogTable::Transactions {
-            return DeltaTable::open(&self.store, &TablePath::Log(table)).await;
-        }
-        let mut seen = self.transactions.lock().await;
+        self.table(&TablePath::Log(table)).await
+    }
+
+    /// A table as it is now.
+    async fn table(&self, path: &TablePath) -> Result<Option<DeltaTable>> {
+        let seen = self.seen(path);
+        let mut seen = seen.lock().await;
         match seen.as_mut() {
             Some(table) => table.refresh().await?,
-            None => *seen = DeltaTable::open(&self.store, &TablePath::Log(table)).await?,
+            None => *seen = DeltaTable::open(&self.store, path).await?,
         }
         Ok(seen.clone())
+    }
+
+    fn seen(&self, path: &TablePath) -> Arc<Seen> {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_SEEN && !all.contains_key(path) {
+            all.retain(|path, _| matches!(path, TablePath::Log(_)));
+        }
+        Arc::clone(all.entry(path.clone()).or_default())
     }
 
     /// The place of every transaction at or below the watermark, in commit order.
@@ -232,33 +255,29 @@ impl Archive {
     pub async fn gaps(&self, watermark: Lsn) -> Result<Vec<GapRecord>> {
         let mut found = self.log_rows::<GapRow>().await?;
         found.retain(|gap| gap.end_lsn <= watermark);
-        found.sort_by_key(|gap| gap.lsn);
+        found.sort_by_key(|gap| (gap.lsn, Reverse(gap.end_lsn)));
+        // Attempts to go on that were cut off recorded shorter ones: the whole gap is that of the last.
+        found.dedup_by_key(|gap| gap.lsn);
         Ok(found)
     }
 
     /// Every relation version, oldest first, without the source's own descriptions.
     pub async fn relations(&self) -> Result<Arc<[RelationRecord]>> {
+        let Some(table) = self.log_table(LogTable::Relations).await? else { return Ok(Arc::default()) };
         let mut seen = self.relations.lock().await;
-        let newest = match seen.as_ref() {
-            Some(seen) => {
-                let mut table = seen.table.clone();
-                table.refresh().await?;
-                if table.version() == seen.table.version() {
-                    return Ok(Arc::clone(&seen.records));
-                }
-                Some(table)
+        match seen.as_ref() {
+            Some((version, records)) if *version == table.version() => Ok(Arc::clone(records)),
+            _ => {
+                let records: Arc<[RelationRecord]> = self.relation_records(&table).await?.into();
+                *seen = Some((table.version(), Arc::clone(&records)));
+                Ok(records)
             }
-            None => self.log_table(LogTable::Relations).await?,
-        };
-        let Some(table) = newest else { return Ok(Arc::default()) };
-        let records: Arc<[RelationRecord]> = self.relation_records(&table).await?.into();
-        *seen = Some(SeenRelations { table, records: Arc::clone(&records) });
-        Ok(records)
+        }
     }
 
     async fn relation_records(&self, table: &DeltaTable) -> Result<Vec<RelationRecord>> {
         let schema = log::schema(LogTable::Relations);
-        let columns = schema.iter().flat_map(|schema| schema.fields().iter().map(|field| field.name().as_str()));
+        let columns = schema.fields().iter().map(|field| field.name().as_str());
         let columns: Vec<&str> = columns.filter(|name| *name != log::SOURCE_DEFINITION).collect();
         let mut found = self.rows_of::<RelationRow>(table, Some(&columns)).await?;
         // A version from before the archive's beginning is what an interrupted `init` left.
@@ -315,7 +334,7 @@ impl Archive {
 
     /// The files that may hold changes with `from <= _lsn < to`, and the table's columns.
     pub async fn change_files(&self, name: &TableName, from: Lsn, to: Lsn) -> Result<Vec<DataFile>> {
-        match DeltaTable::open(&self.store, &TablePath::Changes(name.clone())).await? {
+        match self.table(&TablePath::Changes(name.clone())).await? {
             Some(table) if from < to => table.files(Some((from.as_i64(), to.as_i64() - 1))).await,
             _ => Ok(Vec::new()),
         }
@@ -328,7 +347,7 @@ impl Archive {
 
     /// The base images under a name at or before an LSN, the newest first.
     pub async fn images(&self, name: &TableName, at: Lsn) -> Result<Vec<Image>> {
-        let Some(table) = DeltaTable::open(&self.store, &TablePath::Images(name.clone())).await? else {
+        let Some(table) = self.table(&TablePath::Images(name.clone())).await? else {
             return Ok(Vec::new());
         };
         // An image from before the archive's beginning is what an interrupted `init` left.
@@ -344,7 +363,7 @@ impl Archive {
 
     /// The columns and all files of a table as query engines see them.
     pub async fn whole_table(&self, path: &TablePath) -> Result<Option<(arrow::datatypes::SchemaRef, Vec<DataFile>)>> {
-        match DeltaTable::open(&self.store, path).await? {
+        match self.table(path).await? {
             Some(table) => Ok(Some((table.schema()?, table.files(None).await?))),
             None => Ok(None),
         }

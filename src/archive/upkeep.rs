@@ -34,8 +34,8 @@ const MAINTENANCE_BEFORE: &str = "afterimage.maintenance_before";
 /// By how much the clocks of two machines and a store may differ.
 const CLOCKS: TimeDelta = TimeDelta::minutes(10);
 
-/// A table whose log has grown by this many commits without a checkpoint gets one.
-const COMMITS_WITHOUT_CHECKPOINT: u64 = 100;
+/// A table whose log has grown by this many commits without a checkpoint gets one: whoever opens the table reads them all.
+const COMMITS_WITHOUT_CHECKPOINT: u64 = 10;
 
 /// How often a commit that the archive's writer came before is tried again.
 const ATTEMPTS: usize = 100;

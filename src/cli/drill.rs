@@ -3,7 +3,6 @@
 use std::io::stdout;
 use std::time::Duration;
 
-use chrono::Utc;
 use clap::Args;
 
 use super::context::{Context, parse_pattern, parse_point};
@@ -11,7 +10,7 @@ use super::output::human::{counted, duration, rows};
 use super::output::{print_document, print_text};
 use crate::archive::{Archive, note_health};
 use crate::failure::{Failure, Result};
-use crate::model::{HealthRecord, HealthStatus, Point, Severity, TablePattern};
+use crate::model::{HealthRecord, Point, TablePattern};
 use crate::recovery::{Drilled, drill};
 
 /// What the outcome is called among the health checks.
@@ -60,21 +59,11 @@ pub(super) async fn run(context: &Context, args: DrillArgs) -> Result<()> {
 /// Notes how a drill went, above all where it could not be done.
 pub(super) async fn recorded(archive: &Archive, drilled: Result<Drilled>) -> Result<Drilled> {
     let (objections, details) = match &drilled {
-        Ok(drilled) => (drilled.objections() as i64, summary(drilled)),
+        Ok(drilled) => (drilled.objections(), summary(drilled)),
         Err(failure) => (1, failure.to_string()),
     };
-    let record = HealthRecord {
-        time: Utc::now(),
-        check: CHECK.to_owned(),
-        status: if objections == 0 { HealthStatus::Healthy } else { HealthStatus::Unhealthy },
-        severity: Severity::Critical,
-        value: Some(objections),
-        limit: 0,
-        details,
-        resolution: Some(
-            "afterimage drill says what did not come back; afterimage verify whether the archive is whole".into(),
-        ),
-    };
+    let resolution = "afterimage drill says what did not come back; afterimage verify whether the archive is whole";
+    let record = HealthRecord::of_proof(CHECK, objections, details, resolution.to_owned());
     note_health(archive.store(), &[record]).await?;
     drilled
 }

@@ -256,7 +256,7 @@ async fn test(context: &Context, name: &str, from: Option<Point>, to: Option<Poi
         Some(point) => context.resolve(&archive, &point).await.map(|cut| cut.lsn),
         None => Ok(otherwise),
     };
-    let range = (bound(from, Lsn::ZERO).await?, bound(to, Lsn(i64::MAX as u64)).await?);
+    let range = (bound(from, Lsn::ZERO).await?, bound(to, Lsn::MAX).await?);
     let source = context.source_if_named()?;
     let (transactions, found) =
         try_rule(&archive, source.as_ref(), settings.tenant_columns.clone(), rule, range).await?;

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::io::stdout;
 
-use chrono::Utc;
 use clap::Args;
 use serde::Serialize;
 
@@ -14,8 +13,8 @@ use super::progress::say;
 use crate::archive::{Archive, note_health};
 use crate::config::ByteRate;
 use crate::failure::{Failure, Result};
-use crate::model::{HealthRecord, HealthStatus, Partitions, Point, Severity, TableName, TablePattern};
-use crate::verification::{Finding, LiveSnapshot, LiveTable, Verified, compare, verify};
+use crate::model::{HealthRecord, Partitions, Point, TableName, TablePattern};
+use crate::verification::{Finding, LiveSnapshot, LiveTable, Verified, compare_all, verify};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -115,14 +114,8 @@ async fn compare_live(context: &Context, archive: &Archive, args: &VerifyArgs, r
     let leaves = tables.iter().filter(|(name, relation)| !relation.partitioned && asked(name));
     let mut names: Vec<&TableName> = leaves.map(|(name, _)| name).collect();
     names.sort();
-    for name in names {
-        say(&format!("comparing {name}"));
-        match compare(&mut snapshot, archive, name).await {
-            Ok(table) => report.live.push(table),
-            Err(failure) if failure.is_transient() => return Err(failure),
-            Err(failure) => report.not_compared.push(Finding::new(name, failure.to_string())),
-        }
-    }
+    let begins = |name: &TableName| say(&format!("comparing {name}"));
+    (report.live, report.not_compared) = compare_all(&mut snapshot, archive, &names, begins).await?;
     Ok(())
 }
 
@@ -139,16 +132,7 @@ fn record(report: &Report, args: &VerifyArgs) -> HealthRecord {
 
 fn noted(args: &VerifyArgs, objections: usize, details: String) -> HealthRecord {
     let check = check(args.deep);
-    HealthRecord {
-        time: Utc::now(),
-        check: check.to_owned(),
-        status: if objections == 0 { HealthStatus::Healthy } else { HealthStatus::Unhealthy },
-        severity: Severity::Critical,
-        value: Some(objections as i64),
-        limit: 0,
-        details,
-        resolution: Some(format!("afterimage {check} says what is wrong")),
-    }
+    HealthRecord::of_proof(check, objections, details, format!("afterimage {check} says what is wrong"))
 }
 
 fn text(report: &Report, deep: bool) -> String {

@@ -158,6 +158,7 @@ impl Commits {
     async fn judge(&mut self, mut committed: Committed) {
         committed.transactions.retain(|one| one.commit.lsn >= self.judged);
         committed.ddl.retain(|record| record.position.lsn >= self.judged);
+        committed.gaps.retain(|gap| gap.commit_lsn() >= self.judged);
         let settings = Arc::clone(&self.settings.borrow_and_update());
         self.counter.keep_only(&settings.rules);
         self.counter.partitions = Arc::clone(&self.partitions.borrow());
@@ -165,7 +166,7 @@ impl Commits {
         let raised: Vec<Vec<AlertRecord>> =
             committed.transactions.iter().map(|one| self.raised.end(one.commit.xid)).collect();
         let mut any = !committed.gaps.is_empty();
-        for gap in committed.gaps.iter().filter(|gap| gap.commit_lsn() >= self.judged) {
+        for gap in &committed.gaps {
             self.tell(Entry::Alert(Box::new(gap_alert(gap)))).await;
         }
         for rule in &settings.rules {

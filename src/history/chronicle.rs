@@ -236,7 +236,7 @@ impl Chronicle {
             own.len() == key.len() && own.iter().all(|one| key.iter().any(|column| column.name == one.name))
         };
         let everywhere = self.leaves.iter().all(|leaf| leaf.unique_key().is_some_and(|own| is_key(&own)));
-        (is_unique(&self.relation) && everywhere).then_some(key)
+        (self.relation.has_unique_key() && everywhere).then_some(key)
     }
 
     /// The type of a row: its columns, and beside them `_exact`, the texts that they cannot hold.
@@ -289,7 +289,7 @@ impl Chronicle {
         let (mut from, mut segments) = (start, Vec::new());
         let mut segment = |relation: &RelationVersion, range: std::ops::Range<Position>| {
             let number = segments.len().min(usize::from(u8::MAX)) as u8;
-            segments.push(Segment { number, range, key: key_of(relation), unique: is_unique(relation) });
+            segments.push(Segment { number, range, key: key_of(relation), unique: relation.has_unique_key() });
         };
         for record in &self.records {
             if record.position <= start || record.position >= end {
@@ -671,10 +671,6 @@ fn partitions(all: &[RelationRecord], oid: u32) -> Vec<(u32, std::ops::Range<Lsn
     found.extend(open.into_iter().map(|(oid, from)| (oid, from..Lsn(u64::MAX))));
     found.sort_by_key(|(oid, between)| (*oid, between.start));
     found
-}
-
-fn is_unique(relation: &RelationVersion) -> bool {
-    relation.identity.is_unique() && relation.columns.iter().any(|column| column.key)
 }
 
 /// The columns by which rows are told apart: all of them where the source names none.

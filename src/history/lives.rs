@@ -231,7 +231,7 @@ impl Lives {
     }
 
     fn end_life(&mut self) {
-        self.clear_until(Position { lsn: Lsn(i64::MAX as u64), seq: i64::MAX });
+        self.clear_until(Position { lsn: Lsn::MAX, seq: i64::MAX });
         let (first, last, firsts) = (self.first.take(), self.last.take(), std::mem::take(&mut self.firsts));
         match self.account {
             Account::Versions => {

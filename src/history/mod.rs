@@ -34,5 +34,5 @@ pub use lives::{Account, Lives, account_schema};
 pub use overlay::{TouchedKeys, Write, touched_keys, writes};
 pub use parts::{BaseParts, ChangeParts, ImagePart, Part, StateParts};
 pub use point::{Cut, Resolver, resolve, shown_time, source_position};
-pub use table_at::{TableAt, key_fields, key_of_fields, places_in, rearrange};
+pub use table_at::{TableAt, identity_kind, key_fields, key_of_fields, places_in, rearrange};
 pub use typed::{TypedRows, row_schema};

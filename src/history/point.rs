@@ -78,11 +78,13 @@ pub async fn resolve(resolver: &Resolver<'_>, point: &Point) -> Result<Cut> {
             (resolver.caught_up(history, position).await?, position)
         }
         Point::Lsn(lsn) => {
-            let history = match resolver.reached_by_source(*lsn, watermark).await? {
-                true => resolver.caught_up(history, *lsn).await?,
+            // PostgreSQL says both of the same place.
+            let lsn = if *lsn > watermark.lsn { page_start_if_empty(*lsn).max(watermark.lsn) } else { *lsn };
+            let history = match resolver.reached_by_source(lsn, watermark).await? {
+                true => resolver.caught_up(history, lsn).await?,
                 false => history,
             };
-            let found = history.lsn(*lsn)?;
+            let found = history.lsn(lsn)?;
             (history, found)
         }
         Point::Time(time) => {
@@ -103,7 +105,8 @@ impl Resolver<'_> {
     async fn position(&self, source: &Source) -> Result<Lsn> {
         let session = source.connect("afterimage").await?;
         require_same_source(&session, self.archive.identity()).await?;
-        position_of(&session).await
+        // On a fresh page the archive may begin behind the page's start.
+        Ok(position_of(&session).await?.max(self.archive.identity().start_lsn))
     }
 
     /// A point that names a transaction. What is archived needs neither the source nor an archiver; what
@@ -193,6 +196,11 @@ async fn position_of(client: &Client) -> Result<Lsn> {
     let row = client.query_one(POSITIONS, &[]).await?;
     let inserted = page_start_if_empty(parse_position(row.get(0))?);
     let mut flushed = parse_position(row.get(1))?;
+    if flushed < inserted {
+        // What a transaction that still runs has written may lie on a page that nobody flushes before somebody commits, and
+        // a walsender sends nothing of it. This is such a commit.
+        client.query_one("SELECT pg_current_xact_id()", &[]).await?;
+    }
     let patience = Duration::from_millis(3 * row.get::<_, i64>(2).unsigned_abs() + 100);
     let deadline = Instant::now() + patience;
     while flushed < inserted && Instant::now() < deadline {

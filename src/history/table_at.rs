@@ -487,7 +487,7 @@ fn segment_start(records: &[RelationRecord], base: Position) -> Position {
 }
 
 /// What tells rows apart: the numbers of the key's columns, or `None` for all that there are.
-pub(super) fn identity_kind(relation: &RelationVersion) -> Option<Vec<i16>> {
+pub fn identity_kind(relation: &RelationVersion) -> Option<Vec<i16>> {
     let numbered = relation.columns.iter().all(|column| column.number != 0);
     let number = |at: usize| if numbered { relation.columns[at].number } else { at as i16 };
     (relation.identity != Identity::Full).then(|| relation.key_positions().into_iter().map(number).collect())

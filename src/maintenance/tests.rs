@@ -573,7 +573,10 @@ async fn a_plan_is_what_maintenance_then_does() {
         assert!(plans.iter().any(|plan| !plan.is_empty()));
         archive.commit(&mut workload).await;
     }
-    maintained(&archive.store, &eager()).await.unwrap();
+    // A checkpoint that one turn writes lets the next clean the log below it.
+    for _ in 0..2 {
+        maintained(&archive.store, &eager()).await.unwrap();
+    }
     let rest = plan(&opened, &eager()).await.unwrap();
     assert!(rest.iter().all(TablePlan::is_empty), "{rest:?}");
 

@@ -132,3 +132,19 @@ impl HealthStatus {
         }
     }
 }
+
+impl HealthRecord {
+    /// The outcome of a proof of the archive, which is healthy without objections.
+    pub fn of_proof(check: &str, objections: usize, details: String, resolution: String) -> HealthRecord {
+        HealthRecord {
+            time: Utc::now(),
+            check: check.to_owned(),
+            status: if objections == 0 { HealthStatus::Healthy } else { HealthStatus::Unhealthy },
+            severity: Severity::Critical,
+            value: Some(objections as i64),
+            limit: 0,
+            details,
+            resolution: Some(resolution),
+        }
+    }
+}

@@ -15,6 +15,9 @@ impl Lsn {
     /// The invalid position that PostgreSQL uses for "none".
     pub const ZERO: Lsn = Lsn(0);
 
+    /// Beyond every position.
+    pub const MAX: Lsn = Lsn(i64::MAX as u64);
+
     /// The form stored in the archive. PostgreSQL's positions stay far below 2^63 bytes.
     pub fn as_i64(self) -> i64 {
         self.0 as i64

@@ -185,6 +185,11 @@ impl RelationVersion {
         self.columns.iter().position(|column| column.name == here.name)
     }
 
+    /// Whether at most one row has the same values in the columns of the identity.
+    pub fn has_unique_key(&self) -> bool {
+        self.identity.is_unique() && self.columns.iter().any(|column| column.key)
+    }
+
     /// Positions of the columns that identify a row: all of them under [`Identity::Full`].
     pub fn key_positions(&self) -> Vec<usize> {
         let full = self.identity == Identity::Full;

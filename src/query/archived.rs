@@ -100,7 +100,7 @@ impl ArchivedTables {
     async fn empty(&self, table: &TableRef) -> Result<Option<SchemaRef>> {
         let (TableRef::Changes(name) | TableRef::Images(name)) = table else {
             let TableRef::Log(name) = table else { return Ok(None) };
-            return Ok(LogTable::ALL.into_iter().find(|log| log.name() == name).and_then(log::schema));
+            return Ok(LogTable::ALL.into_iter().find(|log| log.name() == name).map(log::schema));
         };
         let known = self.archive.tables_ever().await?;
         Ok(known.get(name).map(|relation| match table {
@@ -122,9 +122,7 @@ impl Tables for ArchivedTables {
             known.push(TableRef::Changes(name.clone()));
             known.push(TableRef::Images(name));
         }
-        let logs = LogTable::ALL.into_iter().filter(|log| *log != LogTable::Gaps && log::schema(*log).is_some());
-        known.extend(logs.map(|log| TableRef::Log(log.name().to_owned())));
-        known.push(TableRef::Log(gaps::NAME.to_owned()));
+        known.extend(LogTable::ALL.into_iter().map(|log| TableRef::Log(log.name().to_owned())));
         Ok(known)
     }
 

@@ -20,19 +20,21 @@ use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
 /// Opens files of one store.
 pub(super) struct Readers {
     store: Arc<dyn ObjectStore>,
     runtime: Arc<RuntimeEnv>,
     data: CachedParquetFileReaderFactory,
+    /// Pages will be sought by their bounds, which are then kept with the footers.
+    seeking: bool,
 }
 
 impl Readers {
-    pub(super) fn new(store: Arc<dyn ObjectStore>, runtime: Arc<RuntimeEnv>) -> Self {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, runtime: Arc<RuntimeEnv>, seeking: bool) -> Self {
         let cache = runtime.cache_manager.get_file_metadata_cache();
-        Readers { data: CachedParquetFileReaderFactory::new(Arc::clone(&store), cache), store, runtime }
+        Readers { data: CachedParquetFileReaderFactory::new(Arc::clone(&store), cache), store, runtime, seeking }
     }
 }
 
@@ -55,6 +57,7 @@ impl ParquetFileReaderFactory for Readers {
             runtime: Arc::clone(&self.runtime),
             meta: file.object_meta.clone(),
             footer_size_hint,
+            seeking: self.seeking,
             data: self.data.create_reader(partition, file, footer_size_hint, metrics)?,
         }))
     }
@@ -65,6 +68,7 @@ struct Reader {
     runtime: Arc<RuntimeEnv>,
     meta: ObjectMeta,
     footer_size_hint: Option<usize>,
+    seeking: bool,
     data: Box<dyn AsyncFileReader + Send>,
 }
 
@@ -81,7 +85,8 @@ impl AsyncFileReader for Reader {
         &'a mut self,
         options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
-        let policy = options.map(ArrowReaderOptions::column_index_policy);
+        let asked = options.map(ArrowReaderOptions::column_index_policy);
+        let policy = if self.seeking { Some(PageIndexPolicy::Optional) } else { asked };
         async move {
             DFParquetMetadata::new(self.store.as_ref(), &self.meta)
                 .with_file_metadata_cache(Some(self.runtime.cache_manager.get_file_metadata_cache()))

@@ -30,6 +30,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
+use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
 use datafusion::physical_expr::{PhysicalExpr, conjunction_opt};
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
@@ -150,15 +151,19 @@ impl ArchivedTable {
         files: Vec<PartitionedFile>,
         places: Vec<usize>,
         limit: Option<usize>,
+        few: bool,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let runtime = state.runtime_env();
-        let readers = Readers::new(runtime.object_store(&self.store)?, Arc::clone(runtime));
+        let readers = Readers::new(runtime.object_store(&self.store)?, Arc::clone(runtime), few);
         let options =
             TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
         let source = ParquetSource::new(self.scanned.clone())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(readers));
-        let groups = FileGroup::new(files).split_files(state.config().target_partitions().max(1));
+        let cores = state.config().target_partitions().max(1);
+        // Parts of one file would each read its footer, to find that the rows are in another.
+        let cores = if few { cores.min(files.len()) } else { cores };
+        let groups = FileGroup::new(files).split_files(cores);
         let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)
             .with_projection_indices(Some(places))?
@@ -198,19 +203,25 @@ impl TableProvider for ArchivedTable {
             return Ok(Arc::new(EmptyExec::new(shown)));
         }
         let mut places: Vec<usize> = columns.iter().map(|column| self.places[*column]).collect();
+        let few = predicate.as_ref().is_some_and(asks_for_values);
         // A filtered scan must not stop early: the rows it counts may not be the ones that match.
         let limit = limit.filter(|_| filters.is_empty());
         let plan = match self.visible {
-            None => self.scan_files(state, files, places, limit)?,
+            None => self.scan_files(state, files, places, limit, few)?,
             Some(visible) => {
                 let wanted = places.len();
                 let lsn_at = position_or_push(&mut places, visible.place);
-                let scan = self.scan_files(state, files, places, None)?;
+                let scan = self.scan_files(state, files, places, None, few)?;
                 hide(scan, lsn_at, visible.through, wanted, limit)?
             }
         };
         under_shown_names(plan, &shown)
     }
+}
+
+/// Whether a column must have one of some values, which mostly few rows have.
+fn asks_for_values(predicate: &Arc<dyn PhysicalExpr>) -> bool {
+    LiteralGuarantee::analyze(predicate).iter().any(|known| known.guarantee == Guarantee::In)
 }
 
 /// Hides the rows above the watermark, and the columns that only this comparison needed.

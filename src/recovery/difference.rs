@@ -11,9 +11,9 @@ use crate::archive::log::relation_metadata;
 use crate::archive::{Archive, FileContent, Image, StagedFile, TablePath, stage};
 use crate::columnar::{ChangeBuilder, Place, RowReader, RowText, Wanted};
 use crate::failure::Result;
-use crate::history::{TableAt, places_in, rearrange};
-use crate::model::{GapRecord, Identity, Operation, OperationCounts, RelationVersion};
-use crate::verification::content_hash;
+use crate::history::{TableAt, identity_kind, places_in, rearrange};
+use crate::model::{GapRecord, Operation, OperationCounts, RelationVersion};
+use crate::verification::RowKey;
 
 /// What is asked.
 pub(super) struct Changes<'a> {
@@ -47,12 +47,12 @@ pub(super) async fn changes(
     let before = before.filter(|_| alike);
     let rows: u64 = rows_of(asked, image).await?;
     let parts = (rows as usize * BYTES_PER_ROW).div_ceil(asked.memory.max(1)).max(1) as u128;
-    let key = Key::of(asked.relation);
+    let key = RowKey::of(asked.relation);
     for part in 0..parts {
         let mut known = Sides::new(key.unique);
         if let Some(before) = before {
             for_each_before(before, asked.relation, &mut |row| {
-                let (key, content) = key.of_row(row);
+                let (key, content) = key.hashes(row.fields());
                 if key % parts == part {
                     known.add(key, content);
                 }
@@ -69,7 +69,7 @@ pub(super) async fn changes(
                 let rows = RowReader::new(&batch, &wanted)?;
                 for row in 0..batch.num_rows() {
                     rows.read(row, &mut text);
-                    let (key, content) = key.of_row(&text);
+                    let (key, content) = key.hashes(text.fields());
                     if key % parts != part {
                         continue;
                     }
@@ -85,7 +85,7 @@ pub(super) async fn changes(
         // What is left was deleted.
         while let Some(before) = before.filter(|_| known.is_some()) {
             for_each_before(before, asked.relation, &mut |row| {
-                let (key, content) = key.of_row(row);
+                let (key, content) = key.hashes(row.fields());
                 match key % parts == part && !out.is_full() && known.take_left(key, content) {
                     true => out.add(Operation::Delete, row),
                     false => Ok(()),
@@ -102,12 +102,7 @@ pub(super) async fn changes(
 
 /// Whether rows of both versions are told apart by the same columns, and there are such.
 fn tells_apart_alike(before: &RelationVersion, after: &RelationVersion) -> bool {
-    let names = |relation: &RelationVersion| -> Vec<i16> {
-        relation.key_positions().iter().map(|at| relation.columns[*at].number).collect()
-    };
-    let full = |relation: &RelationVersion| relation.identity == Identity::Full;
-    let (one, other) = (names(before), names(after));
-    before.oid == after.oid && !other.is_empty() && full(before) == full(after) && (full(after) || one == other)
+    before.oid == after.oid && !after.key_positions().is_empty() && identity_kind(before) == identity_kind(after)
 }
 
 async fn rows_of(asked: &Changes<'_>, image: &Image) -> Result<u64> {
@@ -131,27 +126,6 @@ async fn for_each_before(
         take(&text)
     };
     before.for_each_row(None, &mut each).await
-}
-
-/// What rows are told apart by.
-struct Key {
-    columns: Vec<usize>,
-    /// At most one row stands under a key.
-    unique: bool,
-}
-
-impl Key {
-    fn of(relation: &RelationVersion) -> Key {
-        let unique = relation.identity.is_unique() && relation.columns.iter().any(|column| column.key);
-        let columns = if unique { relation.key_positions() } else { (0..relation.columns.len()).collect() };
-        Key { columns, unique }
-    }
-
-    fn of_row(&self, row: &RowText) -> (u128, u128) {
-        let fields: Vec<Option<&[u8]>> = row.fields().collect();
-        let key: Vec<Option<&[u8]>> = self.columns.iter().map(|at| fields[*at]).collect();
-        (content_hash(&key), content_hash(&fields))
-    }
 }
 
 enum Found {

@@ -11,7 +11,7 @@ use crate::model::{Lsn, TableName, TablePattern};
 use crate::postgres::Source;
 use crate::restore::{self, CopyRequest, Elsewhere};
 use crate::scratch::{Installation, Launch};
-use crate::verification::{Finding, LiveSnapshot, LiveTable, compare};
+use crate::verification::{Finding, LiveSnapshot, LiveTable, compare_all};
 
 /// How a drill went.
 #[derive(Debug, Clone, Serialize)]
@@ -83,16 +83,9 @@ async fn drill_in(
     let recovery = started.elapsed();
     let comparing = Instant::now();
     let mut snapshot = LiveSnapshot::of_copy(scratch, lsn).await?;
-    let (mut different, mut not_compared) = (Vec::new(), Vec::new());
     let names: Vec<&TableName> = copied.iter().map(|table| &table.name).collect();
-    for name in &names {
-        match compare(&mut snapshot, archive, name).await {
-            Ok(table) if table.equal => {}
-            Ok(table) => different.push(table),
-            Err(failure) if failure.is_transient() => return Err(failure),
-            Err(failure) => not_compared.push(Finding::new(name, failure.to_string())),
-        }
-    }
+    let (mut different, not_compared) = compare_all(&mut snapshot, archive, &names, |_| {}).await?;
+    different.retain(|table| !table.equal);
     let (tables, rows) = (copied.len(), copied.iter().map(|table| table.rows).sum());
     let comparison = comparing.elapsed();
     Ok(Drilled { point, lsn, tables, rows, recovery, comparison, different, not_compared })

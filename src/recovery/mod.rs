@@ -12,6 +12,7 @@
 
 mod difference;
 mod drill;
+mod unlisted;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::postgres::Source;
 pub use drill::{Drilled, drill};
 
 use difference::{Changes, changes};
+use unlisted::unlisted;
 
 /// Records the gap that a lost slot leaves and prepares the source and the archive for capture to go on. Gives what it
 /// published; nothing where nothing was lost.
@@ -95,6 +97,7 @@ impl Resumption<'_> {
             relations: self.relations(&before, &fresh, present),
             ddl: fresh.ddl.into_iter().collect(),
             gaps: vec![self.gap.clone()],
+            transactions: unlisted(&self.archive, self.watermark.lsn).await?,
             ..Publication::default()
         };
         let (mut tables, mut seq) = (BTreeMap::new(), 0);

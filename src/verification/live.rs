@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 
-use super::sums::{Buckets, hash};
+use super::Finding;
+use super::sums::{Buckets, RowKey, hash};
 use crate::archive::Archive;
 use crate::capture::require_same_source;
 use crate::columnar::RowText;
@@ -107,25 +108,47 @@ impl LiveSnapshot {
     }
 }
 
+/// Compares tables, one after the other, and says which begins; gives what was compared, and what could not be, and why.
+///
+/// # Errors
+/// Transient, as the source and the archive say.
+pub async fn compare_all(
+    snapshot: &mut LiveSnapshot,
+    archive: &Archive,
+    names: &[&TableName],
+    begins: impl Fn(&TableName),
+) -> Result<(Vec<LiveTable>, Vec<Finding>)> {
+    let (mut compared, mut not_compared) = (Vec::new(), Vec::new());
+    for name in names {
+        begins(name);
+        match compare(snapshot, archive, name).await {
+            Ok(table) => compared.push(table),
+            Err(failure) if failure.is_transient() => return Err(failure),
+            Err(failure) => not_compared.push(Finding::new(name, failure.to_string())),
+        }
+    }
+    Ok((compared, not_compared))
+}
+
 /// Compares a table that both sides have; the archive must have caught up with the snapshot.
 ///
 /// # Errors
 /// As the source and the archive say: what could not be compared is not equal.
-pub async fn compare(snapshot: &mut LiveSnapshot, archive: &Archive, name: &TableName) -> Result<LiveTable> {
+async fn compare(snapshot: &mut LiveSnapshot, archive: &Archive, name: &TableName) -> Result<LiveTable> {
     let state = TableAt::find(archive, name, snapshot.lsn).await?;
     let state = state.ok_or_else(|| Failure::failed(format!("{name} is not in the archive at {}", snapshot.lsn)))?;
     let relation = state.relation().clone();
-    let key = Key::of(&state);
+    let key = RowKey::of(&relation);
     let (mut live, mut archived) = (Buckets::new(), Buckets::new());
     snapshot
         .for_each_row(&relation, &mut |row| {
-            key.add(&mut live, row.fields());
+            live.add_row(&key, row.fields());
             Ok(())
         })
         .await
         .context(format_args!("reading {name}"))?;
     let mut add = |row: &RowText| {
-        key.add(&mut archived, row.fields());
+        archived.add_row(&key, row.fields());
         Ok(())
     };
     state.for_each_row(None, &mut add).await?;
@@ -145,34 +168,8 @@ pub async fn compare(snapshot: &mut LiveSnapshot, archive: &Archive, name: &Tabl
     Ok(table)
 }
 
-/// What rows are told apart by.
-struct Key {
-    /// Positions of its columns; of all where no columns are unique.
-    columns: Vec<usize>,
-}
-
 /// The texts of a key's columns.
 type KeyText = Vec<Option<Vec<u8>>>;
-
-impl Key {
-    fn of(state: &TableAt) -> Key {
-        let columns = &state.relation().columns;
-        let at = |name: &str| columns.iter().position(|column| column.name == name);
-        let named = state.unique_key().map(|key| key.iter().filter_map(|column| at(&column.name)).collect());
-        Key { columns: named.unwrap_or_else(|| (0..columns.len()).collect()) }
-    }
-
-    /// The key of a row, and the hash of all of it.
-    fn of_row<'r>(&self, fields: impl Iterator<Item = Option<&'r [u8]>>) -> (Vec<Option<&'r [u8]>>, u128) {
-        let fields: Vec<Option<&[u8]>> = fields.collect();
-        (self.columns.iter().map(|at| fields[*at]).collect(), hash(&fields))
-    }
-
-    fn add<'r>(&self, buckets: &mut Buckets, fields: impl Iterator<Item = Option<&'r [u8]>>) {
-        let (key, row) = self.of_row(fields);
-        buckets.add(hash(&key), row);
-    }
-}
 
 /// Rows of one key: of the source how many more than of the archive, by their hashes.
 type Copies = BTreeMap<u128, i64>;
@@ -181,7 +178,7 @@ type Copies = BTreeMap<u128, i64>;
 async fn hold_against(
     snapshot: &mut LiveSnapshot,
     state: &TableAt,
-    key: &Key,
+    key: &RowKey,
     agree: impl Fn(usize) -> bool + Sync,
     table: &mut LiveTable,
 ) -> Result<()> {

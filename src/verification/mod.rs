@@ -7,15 +7,14 @@ mod history;
 mod live;
 mod sums;
 
-pub(crate) use sums::hash as content_hash;
-
 use serde::Serialize;
 
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, TableName};
 
-pub use live::{LiveSnapshot, LiveTable, compare};
+pub use live::{LiveSnapshot, LiveTable, compare_all};
+pub use sums::RowKey;
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -187,7 +187,6 @@ async fn a_slot_that_lost_log_leaves_a_recorded_gap() {
     assert!(!end.stderr.contains("gap"), "{}", end.stderr);
 }
 
-/// A slot that is gone, and nothing happened since: there is no gap.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archiver_that_is_told_to_ends_instead() {
     let (database, directory) = (Database::create(postgres(Release::System)).await, Directory::new());
@@ -226,4 +225,62 @@ async fn a_gap_at_the_very_beginning_leaves_the_beginning_as_it_was() {
     assert_eq!(sorted(&point(&site, "t", &now)), sorted(&exported(&database, "t").await));
     assert_eq!(site.query("SELECT count(*) AS n FROM afterimage.gaps"), [json!({ "n": 1 })]);
     site.command(["verify"]).run(PATIENCE).expect(0);
+}
+
+/// Killed anywhere between the loss and the new beginning, and the slot lost again and again: what is asked for over all the
+/// gaps is as it was.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_resumes_it_begins_again() {
+    let (database, directory) = (Database::create(postgres(Release::System)).await, Directory::new());
+    database.run(TABLES).await;
+    let site = Site::local(&database, &directory);
+    site.init();
+    site.catch_up();
+    let (from, before) = (site.watermark().await.to_string(), exported(&database, "t").await);
+    let mut killed = 0;
+    for round in 0..30_u64 {
+        let unseen = format!(
+            "UPDATE t SET v = 'round {round}' WHERE id % 30 = {round}; DELETE FROM t WHERE id = 100 - {round};
+             INSERT INTO t VALUES (1000 + {round}, 'new'); INSERT INTO bag VALUES ({round}, {round}); DELETE FROM bag WHERE a = {round} - 3"
+        );
+        database
+            .run(&format!(
+                "SELECT pg_drop_replication_slot('{}') FROM pg_replication_slots WHERE slot_name = '{}'",
+                site.slot(),
+                site.slot()
+            ))
+            .await;
+        database.run(&unseen).await;
+        let mut archiver = site.command(["run", "--until", "now"]).start();
+        tokio::time::sleep(std::time::Duration::from_millis(100 + round * 25)).await;
+        killed += u32::from(archiver.is_running());
+        archiver.kill();
+        settled(&site, &database).await;
+    }
+    assert!(killed > 10, "only {killed} were killed at work");
+    site.command(["run", "--until", "now"]).run(PATIENCE).expect(0);
+    site.command(["verify"]).run(PATIENCE).expect(0);
+    let now = site.watermark().await.to_string();
+    for table in ["t", "bag"] {
+        assert_eq!(sorted(&point(&site, table, &now)), sorted(&exported(&database, table).await), "{table}");
+    }
+    assert_eq!(sorted(&point(&site, "t", &from)), sorted(&before));
+    let archiver = site.command(["run", "--flush-interval", "50ms"]).start();
+    site.command(["restore", "t", "--to", &from, "--apply"]).run(PATIENCE).expect(0);
+    assert_eq!(sorted(&exported(&database, "t").await), sorted(&before));
+    archiver.signal("TERM");
+    archiver.wait(PATIENCE).expect(0);
+}
+
+/// Waits until no process uses the slot any more: the server takes a moment to notice that a client was killed.
+async fn settled(site: &Site<'_>, database: &Database) {
+    let client = database.connect().await;
+    let used = format!("SELECT count(*) FROM pg_replication_slots WHERE active AND slot_name LIKE '{}%'", site.slot());
+    for _ in 0..600 {
+        if client.query_one(&used, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the slot stays in use");
 }

@@ -19,6 +19,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use afterimage::scratch::Scratch;
 use serde_json::Value as Json;
 
 use crate::support::{Database, Directory, End, Program, Release, Running, postgres};
@@ -38,7 +39,11 @@ struct Scene {
 impl Scene {
     /// A database in which this SQL has run, and no archive yet.
     async fn new(release: Release, sql: &str) -> Scene {
-        let database = Database::create(postgres(release)).await;
+        Scene::on(postgres(release), sql).await
+    }
+
+    async fn on(server: &Scratch, sql: &str) -> Scene {
+        let database = Database::create(server).await;
         database.run(sql).await;
         Scene { database, directory: Directory::new() }
     }

@@ -1,10 +1,11 @@
 //! Points in time: each kind leads to the state that PostgreSQL had there, and each impossible one to an explanation.
 
 use afterimage::model::{Lsn, TableName};
+use afterimage::scratch::Scratch;
 use serde_json::Value as Json;
 
 use super::{PATIENCE, Scene, assert_has, complaint, json_lines, misuse, records};
-use crate::support::{Release, Snapshot, wait_for};
+use crate::support::{Release, Running, Snapshot, own_postgres, wait_for};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t VALUES (1, 'one'), (2, NULL)";
 
@@ -209,7 +210,7 @@ async fn a_point_that_history_does_not_have() {
     assert_has(&future.cause, &["has not come yet"]);
     let latest = future.remedy.split_whitespace().nth(4).unwrap();
     assert_eq!(&history.at(latest), history.states.last().unwrap(), "the point that the error names exists");
-    for above in [Lsn(latest.parse::<Lsn>().unwrap().0 + 1).to_string(), "FFFFFFFF/0".to_owned()] {
+    for above in [Lsn(latest.parse::<Lsn>().unwrap().0 + 64).to_string(), "FFFFFFFF/0".to_owned()] {
         assert_has(&at(&above, 4).cause, &["is above the archive's watermark"]);
         assert_has(&at(&above, 4).remedy, &["the latest point is", latest]);
     }
@@ -222,6 +223,45 @@ async fn a_point_that_history_does_not_have() {
     let unknown = at("0s ago", 4);
     assert_has(&unknown.cause, &["does not know whether anything was committed"]);
     assert_has(&unknown.remedy, &["--source"]);
+}
+
+/// A table on a server to which nobody else writes, and its archiver, which streams.
+async fn quiet(server: &Scratch) -> (Scene, Running) {
+    let scene = Scene::on(server, TABLE).await;
+    scene.run(["init"]).expect(0);
+    let archiver = scene.archiver().streaming();
+    (scene, archiver)
+}
+
+/// PostgreSQL names a place on a fresh page behind the page's header, though nothing ended in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_behind_a_page_s_header_is_the_page_s_start() {
+    let server = own_postgres(Release::System);
+    let (scene, archiver) = quiet(&server).await;
+    let client = scene.database.connect().await;
+    client.batch_execute("DELETE FROM t WHERE id = 1").await.unwrap();
+    client.batch_execute("SELECT pg_switch_wal()").await.unwrap();
+    let said = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.unwrap();
+    let said: Lsn = said.get::<_, String>(0).parse().unwrap();
+    assert!((1..=40).contains(&(said.0 % 8192)), "{said} is behind no header");
+    assert_eq!(scene.ask(["export", "t", "--at", &said.to_string()]), "id,name\n2,\n");
+    archiver.signal("TERM");
+    archiver.wait(PATIENCE).expect(0);
+}
+
+/// PostgreSQL leaves the last page of what a running transaction has written unflushed, so no walsender sends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn now_waits_for_no_transaction_that_still_runs() {
+    let server = own_postgres(Release::System);
+    let (scene, archiver) = quiet(&server).await;
+    let running = scene.database.connect().await;
+    let rows = "BEGIN; INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(10, 2000) g";
+    running.batch_execute(rows).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(scene.ask(["export", "t", "--at", "now", "--wait", "5s"]), "id,name\n1,one\n2,\n");
+    }
+    archiver.signal("TERM");
+    archiver.wait(PATIENCE).expect(0);
 }
 
 /// Two marks of one name can come about while no archiver runs.
