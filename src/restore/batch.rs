@@ -7,7 +7,7 @@
 
 use super::catalog::ForeignKey;
 use super::classes::Class;
-use super::difference::Difference;
+use super::difference::{Difference, staged};
 use super::order;
 use super::workspace::{Differences, Workspace};
 use crate::failure::Result;
@@ -78,12 +78,9 @@ async fn take(
 
 /// Pairs of planned rows of which the second refers to the first; `None` where the table does not refer to itself.
 fn edges_sql(table: &Difference, keys: &[&ForeignKey]) -> Option<String> {
-    let position = |name: &String| table.columns.iter().position(|column| column.name == *name);
     let pairs = keys.iter().filter_map(|key| {
-        let equal = key.columns.iter().map(|(referenced, referring, equals)| {
-            Some(format!("p.c{} {equals} c.c{}", position(referenced)?, position(referring)?))
-        });
-        let equal = equal.collect::<Option<Vec<_>>>()?.join(" AND ");
+        let (parent, child) = (table.positions(key.referenced())?, table.positions(key.referring())?);
+        let equal = key.refers(staged("p", &parent), staged("c", &child));
         Some(format!(
             "SELECT p.operation AS parent, c.operation AS child FROM planned AS p JOIN planned AS c ON {equal} \
              WHERE p.operation <> c.operation"

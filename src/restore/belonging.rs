@@ -57,7 +57,7 @@ pub(super) async fn count(workspace: &Workspace<'_>, tables: &[Difference]) -> R
 
 fn tenant_column(workspace: &Workspace<'_>, table: &Difference) -> Option<usize> {
     let names = &workspace.request.tenant_columns;
-    names.iter().find_map(|name| table.columns.iter().position(|column| column.name == *name))
+    names.iter().find_map(|name| table.position(name))
 }
 
 /// The table of an entity and all that hang on it by foreign keys, however indirectly.
@@ -218,7 +218,7 @@ impl Schema {
             return vec![format!("({alias}.c{at}::text = {})", self.value)];
         }
         let column = |name: &str| {
-            let at = table.columns.iter().position(|column| column.name == name)?;
+            let at = table.position(name)?;
             Some(format!("{alias}.c{at}"))
         };
         let paths = self.paths(table.live.oid);
@@ -234,10 +234,9 @@ impl Schema {
         steps: usize,
     ) -> Option<String> {
         let refers = |parent: &dyn Fn(&str) -> Option<String>| {
-            let equal = key.columns.iter().map(|(referenced, referring, equals)| {
-                Some(format!("{} {equals} {}", parent(referenced)?, child(referring)?))
-            });
-            Some(equal.collect::<Option<Vec<_>>>()?.join(" AND "))
+            let parent: Vec<String> = key.referenced().map(parent).collect::<Option<_>>()?;
+            let child: Vec<String> = key.referring().map(child).collect::<Option<_>>()?;
+            Some(key.refers(|at| parent[at].clone(), |at| child[at].clone()))
         };
         let condition = |columns: &dyn Fn(&str) -> Option<String>| match self.columns.get(&key.parent) {
             Some(Some(column)) => Some(format!("{}::text = {}", columns(column)?, self.value)),
@@ -251,20 +250,16 @@ impl Schema {
         };
         let live_alias = format!("p{steps}");
         let live = |name: &str| Some(format!("{live_alias}.{}", quote_identifier(name)));
-        let from = if key.parent_partitioned {
-            key.parent_name.to_sql()
-        } else {
-            format!("ONLY {}", key.parent_name.to_sql())
-        };
         let mut ways = vec![format!(
-            "(SELECT bool_or({}) FROM {from} AS {live_alias} WHERE {})",
+            "(SELECT bool_or({}) FROM {} AS {live_alias} WHERE {})",
             condition(&live)?,
+            key.parents(),
             refers(&live)?
         )];
         if let Some(parent) = tables.iter().find(|table| table.live.oid == key.parent) {
             let alias = format!("s{steps}");
             let staged = |name: &str| {
-                let at = parent.columns.iter().position(|column| column.name == name)?;
+                let at = parent.position(name)?;
                 Some(format!("{alias}.c{at}"))
             };
             if let (Some(condition), Some(refers)) = (condition(&staged), refers(&staged)) {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::catalog::{Action, ForeignKey};
-use super::difference::Difference;
+use super::difference::{Difference, staged};
 use super::plan::Note;
 use super::selection::{Found, Selected};
 use super::workspace::{Differences, Workspace};
@@ -144,12 +144,6 @@ fn blank(child: &Difference, key: &ForeignKey, at: usize) -> String {
 
 /// The condition that a child's row as it was refers to the parent's that comes back, and the columns by which.
 fn refers(key: &ForeignKey, parent: &Difference, child: &Difference) -> Option<(String, Vec<usize>)> {
-    let position = |table: &Difference, name: &String| table.columns.iter().position(|column| column.name == *name);
-    let (mut equal, mut positions) = (Vec::new(), Vec::new());
-    for (referenced, referring, equals) in &key.columns {
-        let at = position(child, referring)?;
-        equal.push(format!("pt.c{} {equals} t.c{at}", position(parent, referenced)?));
-        positions.push(at);
-    }
-    Some((equal.join(" AND "), positions))
+    let (referenced, referring) = (parent.positions(key.referenced())?, child.positions(key.referring())?);
+    Some((key.refers(staged("pt", &referenced), staged("t", &referring)), referring))
 }

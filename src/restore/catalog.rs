@@ -69,6 +69,41 @@ pub(super) struct ForeignKey {
     pub(super) columns: Vec<(String, String, String)>,
 }
 
+impl ForeignKey {
+    /// The parent's columns that it names.
+    pub(super) fn referenced(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|(referenced, _, _)| referenced.as_str())
+    }
+
+    /// The child's columns that name them.
+    pub(super) fn referring(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|(_, referring, _)| referring.as_str())
+    }
+
+    /// The parent's rows as they are now, for `FROM`: of a partitioned table those of all its partitions.
+    pub(super) fn parents(&self) -> String {
+        let only = if self.parent_partitioned { "" } else { "ONLY " };
+        format!("{only}{}", self.parent_name.to_sql())
+    }
+
+    /// The condition that a child's row refers to a parent's; the columns of each are spelled by their number in the key.
+    pub(super) fn refers(&self, parent: impl Fn(usize) -> String, child: impl Fn(usize) -> String) -> String {
+        let equal = self.columns.iter().enumerate();
+        let equal = equal.map(|(at, (_, _, equals))| format!("{} {equals} {}", parent(at), child(at)));
+        equal.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Spells the parent's columns of a row as it is now.
+    pub(super) fn live_parent(&self, alias: &str) -> impl Fn(usize) -> String {
+        move |at| format!("{alias}.{}", quote_identifier(&self.columns[at].0))
+    }
+
+    /// Spells the child's columns of a row as it is now.
+    pub(super) fn live_child(&self, alias: &str) -> impl Fn(usize) -> String {
+        move |at| format!("{alias}.{}", quote_identifier(&self.columns[at].1))
+    }
+}
+
 /// What happens to a child's row when its parent's goes (PostgreSQL manual, `pg_constraint.confdeltype`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {

@@ -30,7 +30,14 @@ pub(super) struct Difference {
     pub(super) changed_lately: u64,
     /// What was left out on the way.
     pub(super) left_out: Option<Note>,
+    /// Every row of the point is inserted, and nothing else is done: there is no need to ask which.
+    pub(super) only_inserts: bool,
     pub(super) desired: Desired,
+}
+
+/// Spells columns of a staged row, which stand at these positions.
+pub(super) fn staged(alias: &str, positions: &[usize]) -> impl Fn(usize) -> String {
+    move |at| format!("{alias}.c{}", positions[at])
 }
 
 impl Difference {
@@ -69,6 +76,7 @@ impl Difference {
             digest: String::new(),
             changed_lately: 0,
             left_out: None,
+            only_inserts: false,
             desired,
         }
     }
@@ -92,6 +100,37 @@ impl Difference {
     /// (live row) by their places.
     pub(super) fn operations(&self) -> String {
         format!("pg_temp.afterimage_operations_{}", self.index)
+    }
+
+    /// The position of a column among those of the restore.
+    pub(super) fn position(&self, column: &str) -> Option<usize> {
+        self.columns.iter().position(|shared| shared.name == column)
+    }
+
+    /// The positions of columns; `None` where one of them is not in the restore.
+    pub(super) fn positions<'c>(&self, columns: impl Iterator<Item = &'c str>) -> Option<Vec<usize>> {
+        columns.map(|column| self.position(column)).collect()
+    }
+
+    /// The rows of the point that are inserted, `t`, as what follows `FROM`; more conditions can follow.
+    pub(super) fn inserted(&self) -> String {
+        match self.only_inserts {
+            true => format!("{} AS t WHERE true", self.rows()),
+            false => format!(
+                "{} AS o JOIN {} AS t ON t.ctid = o.afterimage_then WHERE o.afterimage_class = 'deleted'",
+                self.operations(),
+                self.rows()
+            ),
+        }
+    }
+
+    /// Finds out whether [`Difference::only_inserts`], when what is to be done is settled.
+    pub(super) async fn settle(&mut self, workspace: &Workspace<'_>) -> Result<()> {
+        let Counts { insert, update, delete } = self.counts;
+        self.only_inserts = insert > 0
+            && update + delete == 0
+            && workspace.count(&format!("SELECT count(*) FROM {}", self.rows())).await? == insert;
+        Ok(())
     }
 
     /// The temporary table of the operations that a constraint forbids: `operation` (its place), `kind`, `name`, `reason`, and

@@ -75,9 +75,7 @@ impl fmt::Display for Mapping {
 /// Maps the rows that a restore would write; those that were read as text are mapped already.
 pub(super) async fn map(workspace: &Workspace<'_>, table: &Difference) -> Result<()> {
     let maps = workspace.request.maps.iter().filter(|map| map.concerns(&table.name, &table.columns));
-    let maps: Vec<(usize, &Mapping)> = maps
-        .filter_map(|map| Some((table.columns.iter().position(|column| column.name == map.column)?, map)))
-        .collect();
+    let maps: Vec<(usize, &Mapping)> = maps.filter_map(|map| Some((table.position(&map.column)?, map))).collect();
     if let Some((at, map)) = maps.iter().find(|(at, _)| table.matched_by(*at)) {
         return Err(Failure::usage(format!(
             "{map}: {} tells the rows of {} apart",

@@ -30,6 +30,7 @@
 
 mod batch;
 mod belonging;
+mod bulk;
 mod cascades;
 mod catalog;
 mod classes;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::catalog::ForeignKey;
 use super::desired::Matching;
-use super::difference::Difference;
+use super::difference::{Difference, staged};
 use super::judgement::{Rejection, RuleKind};
 use super::workspace::{Differences, Workspace};
 use crate::failure::Result;
@@ -70,11 +70,8 @@ pub(super) async fn pull(
 
 fn pull_sql(parent: &Difference, child: &Difference, key: &ForeignKey) -> Option<String> {
     let Matching::Key(parts) = &parent.matching else { return None };
-    let position = |table: &Difference, name: &String| table.columns.iter().position(|column| column.name == *name);
-    let refers = key.columns.iter().map(|(referenced, referring, equals)| {
-        Some(format!("t.c{} {equals} c.c{}", position(parent, referenced)?, position(child, referring)?))
-    });
-    let refers = refers.collect::<Option<Vec<_>>>()?.join(" AND ");
+    let (referenced, referring) = (parent.positions(key.referenced())?, child.positions(key.referring())?);
+    let refers = key.refers(staged("t", &referenced), staged("c", &referring));
     let same: Vec<String> = parts.iter().map(|(at, equals)| format!("t.c{at} {equals} l.c{at}")).collect();
     Some(format!(
         "INSERT INTO {operations} (afterimage_class, afterimage_then, afterimage_hash) \

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::Step;
 use super::batch;
+use super::bulk::Bulk;
 use super::classes::Class;
 use super::difference::Difference;
 use super::plan::Plan;
@@ -42,6 +43,9 @@ impl Workspace<'_> {
             Some(rows) => batch::restrict(&self, differences, rows).await?,
             None => vec![0; differences.tables.len()],
         };
+        for table in &mut differences.tables {
+            table.settle(&self).await?;
+        }
         let differences = &*differences;
         let rows = differences.tables.iter().map(|table| table.counts.rows()).sum::<u64>();
         self.request.progress.batch(rows, rows + postponed.iter().sum::<u64>());
@@ -125,6 +129,7 @@ impl Workspace<'_> {
     /// Tries one sequence after the other, as long as PostgreSQL objects; then again with foreign keys that are checked at the
     /// end. What it accepts in no order is not done.
     async fn change_rows(&self, differences: &Differences, relaxation: &mut Relaxation) -> Result<()> {
+        let bulk = Bulk::find(self, differences, relaxation).await?;
         self.execute("SAVEPOINT afterimage_changes").await?;
         let mut first = None;
         for deferred in [false, true] {
@@ -135,7 +140,7 @@ impl Workspace<'_> {
                 self.execute("SAVEPOINT afterimage_changes").await?;
             }
             for sequence in SEQUENCES {
-                match self.change_in(differences, sequence).await {
+                match self.change_in(differences, &bulk, sequence).await {
                     Ok(()) => return Ok(()),
                     Err(failure) if failure.is_transient() || !mixes(differences) => return Err(failure),
                     // The first objection is the one to tell: it comes from the order that suits most.
@@ -148,21 +153,21 @@ impl Workspace<'_> {
     }
 
     /// Tables in the order of their parents; to delete, in the reverse one.
-    async fn change_in(&self, differences: &Differences, sequence: Sequence) -> Result<()> {
+    async fn change_in(&self, differences: &Differences, bulk: &Bulk<'_>, sequence: Sequence) -> Result<()> {
         for classes in sequence.chunk_by(|one, next| (*one, *next) == (Class::Updated, Class::Deleted)) {
             let deletes = classes == [Class::Inserted];
             let count = differences.tables.len();
             for at in 0..count {
                 let table = &differences.tables[if deletes { count - 1 - at } else { at }];
                 for class in classes {
-                    self.change_class(table, *class).await?;
+                    self.change_class(table, *class, bulk).await?;
                 }
             }
         }
-        Ok(())
+        bulk.require_parents(self).await
     }
 
-    async fn change_class(&self, table: &Difference, class: Class) -> Result<()> {
+    async fn change_class(&self, table: &Difference, class: Class, bulk: &Bulk<'_>) -> Result<()> {
         let mut counts = table.counts;
         if *counts.of(class) == 0 {
             return Ok(());
@@ -172,7 +177,12 @@ impl Workspace<'_> {
             Class::Updated => update_sql(table),
             Class::Deleted => insert_sql(table),
         };
-        self.change(table, class, &sql).await
+        if class != Class::Deleted || !bulk.has(table) {
+            return self.change(table, class, &sql).await;
+        }
+        self.execute("SET LOCAL session_replication_role = replica").await?;
+        self.change(table, class, &sql).await?;
+        self.execute("SET LOCAL session_replication_role = origin").await.map(drop)
     }
 
     async fn change(&self, table: &Difference, class: Class, sql: &str) -> Result<()> {
@@ -269,12 +279,10 @@ pub(super) fn insert_sql(table: &Difference) -> String {
     let names: Vec<String> = table.columns.iter().map(|column| quote_identifier(&column.name)).collect();
     let values: Vec<String> = (0..table.columns.len()).map(|at| format!("t.c{at}")).collect();
     format!(
-        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS o JOIN {} AS t ON t.ctid = o.afterimage_then \
-         WHERE o.afterimage_class = 'deleted'",
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
         table.name.to_sql(),
         names.join(", "),
         values.join(", "),
-        table.operations(),
-        table.rows()
+        table.inserted()
     )
 }

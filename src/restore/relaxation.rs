@@ -45,6 +45,11 @@ impl Relaxation {
         Ok(relaxation)
     }
 
+    /// Whether a constraint is not there until [`Relaxation::restore`].
+    pub(super) fn has_removed(&self, table: &TableName, name: &str) -> bool {
+        self.removed.iter().any(|removed| removed.table == *table && removed.name == *name)
+    }
+
     /// Has all foreign keys between planned rows checked at the end; false where none is left that could be.
     pub(super) async fn defer_all(&mut self, workspace: &Workspace<'_>, differences: &Differences) -> Result<bool> {
         let mut any = false;
@@ -55,9 +60,10 @@ impl Relaxation {
     }
 
     async fn defer(&mut self, workspace: &Workspace<'_>, key: &ForeignKey) -> Result<bool> {
-        let is_it = |table: &TableName, name: &str| *table == key.child_name && *name == key.name;
-        let taken = self.removed.iter().any(|removed| is_it(&removed.table, &removed.name));
-        if taken || self.deferred.iter().any(|(table, name)| is_it(table, name)) {
+        let mut deferred = self.deferred.iter();
+        if self.has_removed(&key.child_name, &key.name)
+            || deferred.any(|(table, name)| *table == key.child_name && *name == key.name)
+        {
             return Ok(false);
         }
         let name = quote_identifier(&key.name);

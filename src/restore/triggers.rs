@@ -1,6 +1,6 @@
 //! Triggers of users do not fire during a restore, where the role may decide that.
 //!
-//! `session_replication_role` would silence them with less ado, but the foreign keys' own triggers too.
+//! `session_replication_role` would silence them with less ado, but the foreign keys' own triggers too (see [`super::bulk`]).
 
 use super::catalog::Trigger;
 use super::report::TriggersOff;

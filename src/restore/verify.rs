@@ -14,7 +14,7 @@ pub(super) async fn require_outcome(workspace: &Workspace<'_>, differences: &Dif
     for table in differences.tables.iter().filter(|table| table.counts.rows() > 0) {
         let wrong = match &table.matching {
             Matching::Key(parts) => {
-                workspace.join_for(table.counts.rows(), table.live.oid).await?;
+                workspace.join_for_written(table.counts.rows(), table.live.oid).await?;
                 let wrong = workspace.count(&wrong_by_key(table, parts)).await?;
                 workspace.join_as_ever().await?;
                 wrong + workspace.count(&left_over_by_key(table, parts)).await?
@@ -43,15 +43,17 @@ pub(super) fn wrong_by_key(table: &Difference, parts: &[(usize, String)]) -> Str
     let compared = table.compared();
     let all: Vec<usize> = (0..table.columns.len()).collect();
     let differs = |positions: &[usize]| table.differs(positions, "t", |at| table.desired.live_value("x", at));
+    let (planned, differs) = match table.only_inserts {
+        true => (format!("{} AS t", table.rows()), differs(&all)),
+        false => (
+            format!("{} AS o JOIN {} AS t ON t.ctid = o.afterimage_then", table.operations(), table.rows()),
+            format!("CASE o.afterimage_class WHEN 'updated' THEN {} ELSE {} END", differs(&compared), differs(&all)),
+        ),
+    };
     format!(
-        "SELECT count(*) FROM {} AS o JOIN {} AS t ON t.ctid = o.afterimage_then LEFT JOIN ONLY {} AS x ON {} \
-         WHERE x.ctid IS NULL OR CASE o.afterimage_class WHEN 'updated' THEN {} ELSE {} END",
-        table.operations(),
-        table.rows(),
+        "SELECT count(*) FROM {planned} LEFT JOIN ONLY {} AS x ON {} WHERE x.ctid IS NULL OR {differs}",
         table.name.to_sql(),
-        on.join(" AND "),
-        differs(&compared),
-        differs(&all)
+        on.join(" AND ")
     )
 }
 

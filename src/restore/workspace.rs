@@ -60,6 +60,9 @@ impl Differences {
 
 /// Memory for sorts and joins: this session does a few large ones.
 const WORK_MEM: &str = "64MB";
+/// What a hash join takes of it (PostgreSQL manual, `hash_mem_multiplier`), and what a row takes there about.
+const HASHED_BYTES: u64 = 128 << 20;
+const ROW_BYTES: u64 = 200;
 
 /// A tenth of the usual: how many rows there are is what matters of temporary tables, and their samples are read each time.
 const STATISTICS: u32 = 10;
@@ -153,10 +156,30 @@ impl<'a> Workspace<'a> {
     /// would go by statistics that know nothing of rows that have just gone or come: it reads all of a table for a few rows,
     /// or, where autovacuum has seen it empty, again for each. Only for joins that have both ways.
     pub(super) async fn join_for(&self, rows: u64, table: u32) -> Result<()> {
-        let sql = "SELECT pg_catalog.pg_relation_size($1::oid) / current_setting('block_size')::bigint";
-        let blocks = self.query(sql, &[&table]).await?.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs();
-        let off = if rows <= blocks * LOOKUPS_PER_BLOCK { LOOKED_UP_WITHOUT } else { HASHED_WITHOUT };
-        self.set(off, "off").await
+        let (blocks, _) = self.size_of(table).await?;
+        self.join(rows <= blocks * LOOKUPS_PER_BLOCK).await
+    }
+
+    /// The same for rows that were written a moment ago: where they would not fit into memory to be hashed, but the server
+    /// has them cached, they are looked up, however many.
+    pub(super) async fn join_for_written(&self, rows: u64, table: u32) -> Result<()> {
+        let (blocks, cached) = self.size_of(table).await?;
+        let spills = rows * ROW_BYTES > HASHED_BYTES;
+        self.join(rows <= blocks * LOOKUPS_PER_BLOCK || spills && blocks <= cached / 4).await
+    }
+
+    async fn join(&self, looked_up: bool) -> Result<()> {
+        self.set(if looked_up { LOOKED_UP_WITHOUT } else { HASHED_WITHOUT }, "off").await
+    }
+
+    /// Blocks of a table, and how many the server's machine is said to have in its caches (`effective_cache_size`).
+    async fn size_of(&self, table: u32) -> Result<(u64, u64)> {
+        let sql = "SELECT pg_catalog.pg_relation_size($1::oid) / current_setting('block_size')::bigint,
+            pg_catalog.pg_size_bytes(current_setting('effective_cache_size')) / current_setting('block_size')::bigint";
+        let rows = self.query(sql, &[&table]).await?;
+        Ok(rows
+            .first()
+            .map_or((0, 0), |row| (row.get::<_, i64>(0).unsigned_abs(), row.get::<_, i64>(1).unsigned_abs())))
     }
 
     /// Leaves joins to PostgreSQL again.

@@ -5,11 +5,11 @@
 //! falls any more.
 
 use super::super::catalog::{Action, ForeignKey};
-use super::super::difference::Difference;
+use super::super::difference::{Difference, staged};
 use super::super::workspace::{Differences, Workspace};
 use super::{OnReject, RuleKind, image};
 use crate::failure::Result;
-use crate::model::{TableName, quote_identifier, quote_literal};
+use crate::model::{quote_identifier, quote_literal};
 
 /// Finds the operations that foreign keys forbid.
 pub(super) async fn judge(workspace: &Workspace<'_>, differences: &Differences) -> Result<()> {
@@ -61,33 +61,10 @@ fn stands(table: &Difference, alias: &str) -> String {
     format!("NOT EXISTS (SELECT FROM {} AS f WHERE f.operation = {alias}.ctid AND f.falls)", table.rejected())
 }
 
-/// Rows of the relation as they are now: of a partitioned one all its partitions'.
-fn from(name: &TableName, partitioned: bool) -> String {
-    format!("{}{}", if partitioned { "" } else { "ONLY " }, name.to_sql())
-}
-
-/// Positions of a foreign key's columns of the parent among the columns of the restore.
-fn parent_positions(parent: &Difference, key: &ForeignKey) -> Option<Vec<usize>> {
-    let position = |name: &String| parent.columns.iter().position(|column| column.name == *name);
-    key.columns.iter().map(|(referenced, _, _)| position(referenced)).collect()
-}
-
-/// The condition that a parent's row (columns by `parent`) is the one that a child's row (columns by `child`) refers to.
-fn refers(key: &ForeignKey, parent: impl Fn(usize, &str) -> String, child: &str) -> String {
-    let equal = key.columns.iter().enumerate().map(|(at, (referenced, referring, equals))| {
-        format!("{} {equals} {child}.{}", parent(at, referenced), quote_identifier(referring))
-    });
-    equal.collect::<Vec<_>>().join(" AND ")
-}
-
-fn live_column(alias: &'static str) -> impl Fn(usize, &str) -> String {
-    move |_, name| format!("{alias}.{}", quote_identifier(name))
-}
-
 /// Whether a planned row of the parent's will have what a child's row refers to.
 fn planned_parent(parent: &Difference, key: &ForeignKey, child: &str) -> Option<String> {
-    let positions = parent_positions(parent, key)?;
-    let equal = refers(key, |at, _| format!("t.c{}", positions[at]), child);
+    let positions = parent.positions(key.referenced())?;
+    let equal = key.refers(staged("t", &positions), key.live_child(child));
     Some(format!(
         "EXISTS (SELECT FROM {} AS o JOIN {} AS t ON t.ctid = o.afterimage_then WHERE {equal} AND {})",
         parent.operations(),
@@ -113,7 +90,7 @@ fn without_parent_sql(differences: &Differences, key: &ForeignKey, child: &Diffe
         }
     }
     let present: Vec<String> =
-        key.columns.iter().map(|(_, referring, _)| format!("i.{} IS NOT NULL", quote_identifier(referring))).collect();
+        key.referring().map(|referring| format!("i.{} IS NOT NULL", quote_identifier(referring))).collect();
     let (kind, name) = (RuleKind::ForeignKey.as_str(), quote_literal(&key.name));
     format!(
         "INSERT INTO {rejected} SELECT i.afterimage_operation, '{kind}', {name}, {reason}, {falls} FROM ({planned}) AS i \
@@ -124,8 +101,8 @@ fn without_parent_sql(differences: &Differences, key: &ForeignKey, child: &Diffe
         reason = quote_literal(&format!("the row of {} that it refers to is not there", key.parent_name)),
         planned = image::planned(child),
         present = present.join(" AND "),
-        from = from(&key.parent_name, key.parent_partitioned),
-        refers = refers(key, live_column("p"), "i"),
+        from = key.parents(),
+        refers = key.refers(key.live_parent("p"), key.live_child("i")),
     )
 }
 
@@ -141,7 +118,7 @@ fn referred_to_sql(differences: &Differences, key: &ForeignKey, parent: &Differe
             )
         })
         .collect();
-    let moved = match (class, parent_positions(parent, key)) {
+    let moved = match (class, parent.positions(key.referenced())) {
         ("updated", Some(positions)) => format!(
             " AND EXISTS (SELECT FROM {} AS t WHERE t.ctid = o.afterimage_then AND {} IS DISTINCT FROM {})",
             parent.rows(),
@@ -175,11 +152,11 @@ fn referred_to_sql(differences: &Differences, key: &ForeignKey, parent: &Differe
         operations = parent.operations(),
         parent = parent.name.to_sql(),
         child = key.child_name.to_sql(),
-        refers = refers(key, live_column("p"), "x"),
+        refers = key.refers(key.live_parent("p"), key.live_child("x")),
     )
 }
 
 /// Whether an update can change the columns that others refer to: not those by which rows are matched.
 fn moves(parent: &Difference, key: &ForeignKey) -> bool {
-    parent_positions(parent, key).is_some_and(|positions| positions.iter().any(|&at| !parent.matched_by(at)))
+    parent.positions(key.referenced()).is_some_and(|positions| positions.iter().any(|&at| !parent.matched_by(at)))
 }

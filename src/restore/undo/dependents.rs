@@ -96,13 +96,6 @@ fn referring_sql<'k>(
     Some(move |child: &TableAt| {
         let columns: Vec<String> =
             child.key().iter().map(|column| format!("x.{}::text", quote_identifier(&column.name))).collect();
-        let equal: Vec<String> = key
-            .columns
-            .iter()
-            .map(|(referenced, referring, equals)| {
-                format!("p.{} {equals} x.{}", quote_identifier(referenced), quote_identifier(referring))
-            })
-            .collect();
         format!(
             "SELECT DISTINCT {} FROM {} AS r JOIN {} AS o ON o.ctid = r.operation JOIN ONLY {} AS p \
              ON p.ctid = o.afterimage_live JOIN ONLY {} AS x ON {} WHERE r.kind = '{}'",
@@ -111,7 +104,7 @@ fn referring_sql<'k>(
             parent.operations(),
             parent.name.to_sql(),
             key.child_name.to_sql(),
-            equal.join(" AND "),
+            key.refers(key.live_parent("p"), key.live_child("x")),
             RuleKind::Reference.as_str()
         )
     })
@@ -123,7 +116,7 @@ fn missing_sql(differences: &Differences, key: &ForeignKey, parent: &TableAt) ->
     let child = differences.table(key.child)?;
     let column = |name: &String| {
         let (_, referring, _) = key.columns.iter().find(|(referenced, _, _)| referenced == name)?;
-        let at = child.columns.iter().position(|column| column.name == *referring)?;
+        let at = child.position(referring)?;
         Some(format!("t.c{at}::text"))
     };
     let columns: Option<Vec<String>> = parent.key().iter().map(|known| column(&known.name)).collect();

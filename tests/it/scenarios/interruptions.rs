@@ -49,6 +49,40 @@ async fn a_restore_killed_at_random_moments_has_done_all_or_nothing() {
     .await;
 }
 
+/// Foreign keys are asked for all rows at once: after the rows that they refer to are locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_goes_while_its_children_come_back_leaves_no_orphans() {
+    on_both(async |release| {
+        let tables = "CREATE TABLE shelves (id int PRIMARY KEY); INSERT INTO shelves SELECT generate_series(1, 100);
+            CREATE TABLE books (id int PRIMARY KEY, shelf int REFERENCES shelves);
+            INSERT INTO books SELECT g, 1 + g % 100 FROM generate_series(1, 3000) g";
+        let scene = Scene::begin(release, tables).await;
+        let all = "SELECT (SELECT count(*) FROM shelves), (SELECT count(*) FROM books)";
+        let lost = scene.transaction("DELETE FROM books WHERE shelf <= 50").await;
+        let deleter = scene.database.connect().await;
+        deleter.batch_execute("BEGIN; DELETE FROM shelves WHERE id = 7").await.unwrap();
+        let restore = ["restore", "--undo", &lost, "--apply", "--lock-timeout", "60s"];
+        let program = Program::afterimage(restore).source(&scene.database);
+        let running = program.archive(&scene.directory.archive()).start();
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'afterimage restore'
+                       AND datname = current_database() AND wait_event_type = 'Lock'";
+        while scene.value(waiting).await == "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        deleter.batch_execute("COMMIT").await.unwrap();
+        let end = running.wait(PATIENCE).expect(4);
+        assert_has(
+            &end.stderr,
+            &["30 rows of public.books", "books_shelf_fkey", "gone meanwhile", "nothing was changed"],
+        );
+        assert_eq!(scene.value(all).await, "99|1500");
+        scene.database.run("INSERT INTO shelves VALUES (7)").await;
+        scene.restore(&["--undo", &lost, "--apply"]).expect(0);
+        assert_eq!(scene.value(all).await, "100|3000");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_not_to_be_had_ends_the_restore_and_says_what_to_do() {
     on_both(async |release| {

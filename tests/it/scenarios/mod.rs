@@ -13,7 +13,7 @@ use std::future::Future;
 
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::support::{Database, Directory, End, PATIENCE, Program, Release, Running, postgres, wait_for};
+use crate::support::{Database, Directory, End, PATIENCE, Program, Release, Running, postgres};
 
 /// Tells a story on each of the releases.
 async fn on_both<F: Future<Output = ()>>(story: impl Fn(Release) -> F) {
@@ -39,12 +39,7 @@ impl Scene {
             Program::afterimage(arguments.iter().copied()).source(&database).archive(&directory.archive())
         };
         program(&["init", "--set-identity-full"]).run(PATIENCE).expect(0);
-        let mut archiver = program(&["run", "--flush-interval", "50ms"]).start();
-        wait_for("the archiver streams", PATIENCE, || {
-            let streams = archiver.stderr().contains("archiving from");
-            assert!(streams || archiver.is_running(), "{}", archiver.stderr());
-            streams
-        });
+        let archiver = program(&["run", "--flush-interval", "50ms"]).start().streaming();
         Scene { database, directory, _archiver: archiver }
     }
 

@@ -172,4 +172,9 @@ async fn rows_come_back_although_statistics_say_that_the_table_is_empty() {
     assert_eq!(scene.value("SELECT reltuples FROM pg_class WHERE relname = 'events'").await, "0");
     scene.restore(&["--undo", &lost, "--apply"]).expect(0);
     assert_eq!(scene.value("SELECT count(*), count(DISTINCT note) FROM events").await, "100000|100000");
+    // And a few of many.
+    scene.database.run("ANALYZE events").await;
+    let lost = scene.transaction("DELETE FROM events WHERE id % 1000 = 7").await;
+    let end = scene.restore(&["--undo", &lost, "--apply"]).expect(0);
+    assert_eq!(scene.value("SELECT count(*) FROM events").await, "100000", "{}{}", end.stdout, end.stderr);
 }
