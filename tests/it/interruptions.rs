@@ -147,8 +147,7 @@ async fn a_signal_to_end_publishes_what_has_arrived() {
         Load::prepare(&database).await;
         let site = Site::local(&database, &directory);
         site.init();
-        let archiver = site.command(["run", "--flush-interval", "1h"]).start();
-        wait_for("the archiver streams", PATIENCE, || archiver.stderr().contains("archiving from"));
+        let archiver = site.command(["run", "--flush-interval", "1h"]).start().streaming();
         let load = Load::start(&database, 9, 2);
         load.wait_for_more(20);
         load.stop().await;

@@ -137,9 +137,8 @@ async fn a_transaction_that_outlives_the_guard_is_told_once() {
     let first = watch.alert_of("mass");
     let Watch { archiver, database, _server: server, directory } = watch;
     archiver.kill();
-    let archiver = super::program(&database, &directory, &["run", "--flush-interval", "50ms"]).start();
+    let archiver = super::program(&database, &directory, &["run", "--flush-interval", "50ms"]).start().streaming();
     let watch = Watch { archiver, database, _server: server, directory };
-    wait_for("the archiver streams", PATIENCE, || watch.archiver.stderr().contains("archiving from"));
     client.batch_execute("DELETE FROM core_relationships").await.unwrap();
     watch.settle().await;
     client.batch_execute("COMMIT").await.unwrap();

@@ -60,12 +60,7 @@ impl Watch {
         fs::write(directory.join("trusted.pem"), CERTIFICATE).unwrap();
         let program = |arguments: &[&'static str]| program(&database, &directory, arguments);
         program(&["init"]).run(PATIENCE).expect(0);
-        let mut archiver = program(&["run", "--flush-interval", "50ms", "--http", "127.0.0.1:0"]).start();
-        wait_for("the archiver streams", PATIENCE, || {
-            let streams = archiver.stderr().contains("archiving from");
-            assert!(streams || archiver.is_running(), "{}", archiver.stderr());
-            streams
-        });
+        let archiver = program(&["run", "--flush-interval", "50ms", "--http", "127.0.0.1:0"]).start().streaming();
         Watch { archiver, database, _server: server, directory }
     }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Database, Directory};
+use super::{Database, Directory, PATIENCE, wait_for};
 
 /// The program under test.
 const AFTERIMAGE: &str = env!("CARGO_BIN_EXE_afterimage");
@@ -131,6 +131,17 @@ impl Running {
     /// What it has written to standard error so far.
     pub(crate) fn stderr(&self) -> String {
         self.read("stderr")
+    }
+
+    /// Waits until it streams: an archiver.
+    #[track_caller]
+    pub(crate) fn streaming(mut self) -> Running {
+        wait_for("the archiver streams", PATIENCE, || {
+            let streams = self.stderr().contains("archiving from");
+            assert!(streams || self.is_running(), "{}", self.stderr());
+            streams
+        });
+        self
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

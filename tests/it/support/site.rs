@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use afterimage::archive::{Archive, Store};
 use afterimage::model::{Lsn, TableName};
+use tokio_postgres::error::SqlState;
 
-use super::{Bucket, Database, Directory, Program, Running, Snapshot, wait_for};
+use super::{Bucket, Database, Directory, Program, Running, Snapshot};
 
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -92,13 +93,7 @@ impl<'a> Site<'a> {
     /// Starts the archiver and waits until it streams.
     #[track_caller]
     pub(crate) fn stream(&self) -> Running {
-        let mut running = self.start();
-        wait_for("the archiver streams", PATIENCE, || {
-            let streams = running.stderr().contains("archiving from");
-            assert!(streams || running.is_running(), "{}", running.stderr());
-            streams
-        });
-        running
+        self.start().streaming()
     }
 
     /// Archives everything that the source has now.
@@ -191,8 +186,12 @@ impl State {
         // A truncation empties a table for older snapshots too (PostgreSQL manual, "Caveats" of concurrency).
         let list: Vec<String> = names.iter().map(TableName::to_sql).collect();
         let lock = format!("BEGIN; LOCK TABLE ONLY {} IN ACCESS SHARE MODE", list.join(", ONLY "));
-        if !list.is_empty() {
-            holder.batch_execute(&lock).await.unwrap();
+        // A load that truncates several tables at once may have them in another order.
+        while !list.is_empty()
+            && let Err(error) = holder.batch_execute(&lock).await
+        {
+            assert_eq!(error.code(), Some(&SqlState::T_R_DEADLOCK_DETECTED), "{error:?}");
+            holder.batch_execute("ROLLBACK").await.unwrap();
         }
         let snapshot = tokio::task::block_in_place(|| Snapshot::take(database));
         let mut tables = BTreeMap::new();
