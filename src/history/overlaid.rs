@@ -297,18 +297,24 @@ impl Borrowed {
         mut version: usize,
         column: usize,
     ) -> Result<&'k RowText> {
-        let lost = || {
-            Failure::failed(format!("a value of column {} is not in the archive where it should be", column + 1))
-                .remedy("the store has lost objects of the archive")
+        let lost = |what: &str, version: usize| {
+            let place = overlay.versions[version].place;
+            let file = overlay.files.get(place.file as usize).map_or("", |file| &file.path);
+            let whose = format!("row {} of {file} left out column {}", place.row, column + 1);
+            Failure::failed(format!("{whose}, and {what}")).remedy("the store has lost objects of the archive")
         };
         loop {
-            let (text, missing) = kept.get(&version).ok_or_else(lost)?;
+            let (text, missing) = kept.get(&version).ok_or_else(|| lost("the row before it was not read", version))?;
             if !missing.contains(&column) {
                 return Ok(text);
             }
-            match overlay.versions[version].base.as_ref().ok_or_else(lost)? {
+            let base = overlay.versions[version].base.as_ref();
+            match base.ok_or_else(|| lost("no row was there before it", version))? {
                 Source::Version(before) => version = *before,
-                Source::Image(key) => return self.image.get(key).and_then(Option::as_ref).ok_or_else(lost),
+                Source::Image(key) => {
+                    let row = self.image.get(key).and_then(Option::as_ref);
+                    return row.ok_or_else(|| lost("the base image has no such row", version));
+                }
             }
         }
     }

@@ -70,7 +70,7 @@ impl Overlay {
     /// Folds the changes of a range of history, in order, as far as they are of these keys; `None` where they take more
     /// memory.
     ///
-    /// Where keys are named, what an update left out may lie under others: the keys that it has come back.
+    /// Where keys are named, what an update left out may lie under others: the keys that were read come back.
     pub(super) async fn read(
         range: &Range<'_>,
         only: &Only<'_>,
@@ -89,6 +89,8 @@ impl Overlay {
         };
         let mut overlay = Overlay { files: found.files, part, ..Overlay::default() };
         found.entries.into_iter().for_each(|entry| overlay.apply(entry));
+        // Where a row stood before another may stand since, whose own former keys nobody has followed.
+        overlay.slots.iter_mut().filter(|(key, _)| !only.has(key)).for_each(|(_, slot)| slot.live.clear());
         Ok(Some((overlay, keys)))
     }
 

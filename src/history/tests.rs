@@ -185,6 +185,24 @@ async fn values_that_updates_left_out_are_found_through_changed_keys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_keys_that_others_had_since_only_what_was_before_is_followed() {
+    let table = relation("t", 1, Identity::Default, &[true, false]);
+    let mut archive = Growing::begin(&table, &[&["0", "huge"]]).await;
+    // More changes of the key than are followed one by one.
+    for (old, new) in [("0", "1"), ("1", "2"), ("2", "3"), ("3", "4"), ("4", "5"), ("5", "6"), ("6", "7")] {
+        archive.commit(&table, false, &[Did::Update(Some(&[old, "NULL"]), &[new, UNCHANGED])]).await;
+    }
+    let changes = [
+        Did::Insert(&["other", "large"]),
+        Did::Update(Some(&["other", "NULL"]), &["2", UNCHANGED]),
+        Did::Update(Some(&["2", "NULL"]), &["elsewhere", UNCHANGED]),
+        Did::Delete(&["elsewhere", "NULL"]),
+    ];
+    let end = archive.commit(&table, false, &changes).await;
+    assert_eq!(archive.rows("t", end, None).await, ["7 huge"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_equal_rows_as_many_go_as_were_deleted() {
     let table = relation("t", 1, Identity::Full, &[true, true]);
     let mut archive = Growing::begin(&table, &[&["1", "a"], &["1", "a"], &["1", "a"]]).await;
