@@ -39,7 +39,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, note_alerts};
 use crate::failure::Result;
 use crate::model::Partitions;
 use crate::postgres::Source;
@@ -97,8 +97,12 @@ impl Guard {
     ) -> Result<(Guard, Entrance)> {
         let judged = match archive.judged().await? {
             Some(lsn) => lsn,
-            // Nothing from before the first guard raises an alarm.
-            None => archive.watermark().await?.lsn,
+            // Nothing from before the first guard raises an alarm, and everything since does, whoever guards then.
+            None => {
+                let now = archive.watermark().await?.lsn;
+                note_alerts(archive.store(), &[], Some(now)).await?;
+                now
+            }
         };
         let tenant_columns = settings.borrow().tenant_columns.clone();
         let judge = Judge { archive: archive.clone(), tenant_columns, memory: memory.judged };
