@@ -37,6 +37,8 @@ pub struct CaptureSettings {
     /// Bytes per second, over all connections, at which base images are read at most.
     pub throttle: Option<u64>,
     pub on_lost_slot: OnLostSlot,
+    /// Bytes of log from which on the slot is dropped; never without it.
+    pub max_slot_lag: Option<u64>,
 }
 
 /// What to do where the slot cannot give what follows the watermark.
@@ -66,6 +68,7 @@ impl Default for CaptureSettings {
             copy_workers: 4,
             throttle: None,
             on_lost_slot: OnLostSlot::default(),
+            max_slot_lag: None,
         }
     }
 }

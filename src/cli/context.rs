@@ -93,6 +93,7 @@ impl Context {
             copy_workers: flags.copy_workers.or(file.copy_workers),
             throttle: flags.throttle.or(file.throttle),
             on_lost_slot: file.on_lost_slot,
+            max_slot_lag: flags.max_slot_lag.or(file.max_slot_lag),
         }
         .settings()
     }

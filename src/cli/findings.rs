@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::output::human;
 use super::vitals::{SourceVitals, Vitals, slot_text};
+use crate::capture::SlotState;
 use crate::failure::Failure;
 use crate::history::shown_time;
 use crate::model::HealthStatus;
@@ -67,7 +68,7 @@ pub(super) fn of_stream(vitals: &Vitals) -> Vec<Finding> {
     match (&vitals.source, &vitals.source_error) {
         (Some(source), _) => vec![
             Finding::ok("connection", format!("the source answers, at {}", source.position)),
-            slot(source),
+            slot(source.slot.as_ref()),
             publication(source),
         ],
         (None, Some(error)) => {
@@ -103,21 +104,26 @@ pub(super) fn of_vitals(vitals: &Vitals, max_lag: Duration) -> Vec<Finding> {
     findings
 }
 
-fn slot(source: &SourceVitals) -> Finding {
+fn slot(found: Option<&SlotState>) -> Finding {
     let failed = |cause: String, remedy: &str| Finding::failed("slot", cause, remedy);
-    match &source.slot {
+    match found {
         None => failed(
             "the archive's replication slot does not exist".into(),
-            "changes are being lost; begin a new archive with afterimage init",
+            "changes are being lost: afterimage run records the gap, reads every table anew and goes on",
         ),
         Some(slot) if slot.wal_status == "lost" => failed(
             format!("the slot {} lost log that was not archived", slot.name),
-            "begin a new archive with afterimage init",
+            "afterimage run records the gap, reads every table anew and goes on",
         ),
         Some(slot) if slot.active_pid.is_none() => failed("no archiver is running".into(), "start one: afterimage run"),
         Some(slot) if slot.wal_status == "unreserved" => Finding::warning(
             "slot",
             format!("{}: the next checkpoint may cut it off", slot_text(slot)),
+            "see why the archiver is behind, or raise max_slot_wal_keep_size",
+        ),
+        Some(slot) if slot.safe_wal_size.is_some_and(|left| left < slot.held_bytes) => Finding::warning(
+            "slot",
+            format!("{}: that is more than half of what it may hold back", slot_text(slot)),
             "see why the archiver is behind, or raise max_slot_wal_keep_size",
         ),
         Some(slot) => Finding::ok("slot", slot_text(slot)),
@@ -162,4 +168,34 @@ fn archive(vitals: &Vitals, max_lag: Duration) -> Finding {
         return Finding::failed("archive", details, remedy);
     }
     Finding::ok("archive", details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Lsn;
+
+    #[test]
+    fn a_slot_is_warned_of_long_before_it_is_cut_off() {
+        let with_left = |safe_wal_size: Option<i64>, wal_status: &str| {
+            slot(Some(&SlotState {
+                name: "s".into(),
+                active_pid: Some(1),
+                sent: None,
+                received: None,
+                confirmed_flush: Lsn(1),
+                wal_status: wal_status.into(),
+                held_bytes: 50 << 20,
+                safe_wal_size,
+                synchronous: false,
+            }))
+            .state
+        };
+        assert_eq!(with_left(None, "reserved"), State::Ok);
+        assert_eq!(with_left(Some(51 << 20), "reserved"), State::Ok);
+        assert_eq!(with_left(Some(49 << 20), "extended"), State::Warning);
+        assert_eq!(with_left(Some(-1), "unreserved"), State::Warning);
+        assert_eq!(with_left(Some(-1), "lost"), State::Failed);
+        assert_eq!(slot(None).state, State::Failed);
+    }
 }

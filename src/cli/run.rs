@@ -44,6 +44,9 @@ pub(super) struct RunArgs {
     /// Where unfinished transactions go that do not fit into it; the system's temporary directory by default
     #[arg(long, value_name = "DIRECTORY")]
     spill_directory: Option<PathBuf>,
+    /// Drop the slot, and record a gap, rather than let it hold back more of the source's log than this
+    #[arg(long, value_name = "SIZE")]
+    max_slot_lag: Option<ByteSize>,
     /// Leave the archive's files as they are; afterimage maintain does what is left out
     #[arg(long)]
     no_maintenance: bool,
@@ -60,6 +63,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         flush_interval: args.flush_interval,
         memory: args.memory,
         spill_directory: args.spill_directory,
+        max_slot_lag: args.max_slot_lag,
         ..args.init.config()
     };
     let settings = context.capture(config)?;
@@ -89,6 +93,13 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let policy = maintained.policy().beside_archiver(settings.memory);
     let keeping = (!args.no_maintenance && !maintained.off)
         .then(|| tokio::spawn(maintenance::keep(store.clone(), policy, published.clone(), stop.clone())));
+    let bounding = match settings.max_slot_lag {
+        Some(most) => {
+            let identity = Archive::open(&store).await?.identity().clone();
+            Some(tokio::spawn(capture::bound_slot(source.clone(), identity, most)))
+        }
+        None => None,
+    };
     let proving = schedule::has_any(context).then(|| tokio::spawn(schedule::keep(context.clone())));
     let guarding = guarding::start(context, &source, &store, in_progress.clone(), settings.memory).await?;
     let (guard, glimpses, entrance) = match guarding {
@@ -101,7 +112,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let outcome = Box::pin(archiving.run(until, stop, onlooker)).await;
     drop(events);
     // It can be cut off anywhere, as by a crash.
-    keeping.iter().chain(&proving).for_each(tokio::task::JoinHandle::abort);
+    keeping.iter().chain(&proving).chain(&bounding).for_each(tokio::task::JoinHandle::abort);
     if let Some(guard) = guard {
         guard.finish().await;
     }

@@ -90,6 +90,9 @@ pub struct CaptureConfig {
     /// What `run` does where the slot is gone or has lost log: "resume" records the gap, reads every table anew and goes on;
     /// "stop" ends. "resume" by default.
     pub on_lost_slot: OnLostSlot,
+    /// When the slot holds back more of the source's log than this, `run` drops it rather than let the source's disk fill: a
+    /// gap is recorded; never by default.
+    pub max_slot_lag: Option<ByteSize>,
 }
 
 /// How rows are restored.
@@ -223,6 +226,7 @@ impl CaptureConfig {
             copy_workers,
             throttle: self.throttle.map(|rate| rate.0),
             on_lost_slot: self.on_lost_slot,
+            max_slot_lag: self.max_slot_lag.map(|size| size.0),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::support::{Database, Directory, PATIENCE, Release, Site, own_postgres, postgres};
+use crate::support::{Database, Directory, PATIENCE, Release, Site, own_postgres, postgres, wait_for};
 
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ALTER v SET STORAGE EXTERNAL;
 INSERT INTO t SELECT i, repeat('x', 3000) || i FROM generate_series(1, 100) i;
@@ -201,6 +201,32 @@ async fn an_archiver_that_is_told_to_ends_instead() {
     assert!(end.stderr.contains("does not exist any more") && end.stderr.contains("help:"), "{}", end.stderr);
     assert_eq!(site.watermark().await, watermark);
     assert_eq!(site.query("SELECT count(*) AS n FROM afterimage.gaps"), [json!({ "n": 0 })]);
+}
+
+/// Before the source's disk is full the slot goes, and capture goes on with a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_holds_back_too_much_is_dropped() {
+    let server = own_postgres(Release::System);
+    let (database, directory) = (Database::create(&server).await, Directory::new());
+    database.run(TABLES).await;
+    let site = Site::local(&database, &directory);
+    site.init();
+    // It acknowledges nothing for so long that everything is held back.
+    let archiver = site.command(["run", "--flush-interval", "1h", "--max-slot-lag", "4MB"]).start().streaming();
+    database.run("INSERT INTO t SELECT i, repeat('x', 1000) || i FROM generate_series(1001, 11000) i").await;
+    wait_for("the gap is recorded", PATIENCE, || archiver.stderr().contains("a gap is recorded"));
+    assert!(archiver.stderr().contains("it is dropped, so that the source's disk does not fill"));
+    let held = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS bytes FROM pg_replication_slots";
+    let held = &rows(&database, held).await[0]["bytes"];
+    assert!(held.as_i64().unwrap() < 4 << 20, "{held} bytes are held back");
+    database.run("DELETE FROM t WHERE id % 2 = 0").await;
+    archiver.signal("TERM");
+    archiver.wait(PATIENCE).expect(0);
+    site.catch_up();
+    let now = site.watermark().await.to_string();
+    assert_eq!(sorted(&point(&site, "t", &now)), sorted(&exported(&database, "t").await));
+    assert_eq!(site.query("SELECT count(*) AS n FROM afterimage.gaps"), [json!({ "n": 1 })]);
+    site.command(["verify"]).run(PATIENCE).expect(0);
 }
 
 fn stop(directory: &Directory) -> String {
