@@ -54,6 +54,12 @@ pub(crate) fn measure_together(commands: &mut [Command]) -> Result<Cost> {
     Ok(all)
 }
 
+/// What a process that runs has cost so far, beginning at some time.
+pub(crate) fn so_far(pid: u32, started: Instant) -> Result<Cost> {
+    let peak_bytes = peak(pid).ok_or("it does not run any more")?;
+    Ok(Cost { wall: started.elapsed(), processor: processor_time(pid)?, peak_bytes })
+}
+
 /// Starts a program that runs until it is [`stop`]ped.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
     let child = command.stdin(Stdio::null()).spawn();

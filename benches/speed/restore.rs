@@ -1,5 +1,4 @@
-//! Rows brought back: against COPY of the same rows into the same table, out of archives that grow, and an incident from the
-//! alert to the end.
+//! Rows brought back: against COPY of the same rows into the same table, and an incident from the alert to the end.
 
 use std::path::Path;
 
@@ -11,16 +10,16 @@ use super::report::Report;
 const ROWS: u64 = 1_500_000;
 /// Sets of deleted rows, and how often they are measured.
 const DAMAGE: [(u64, usize); 3] = [(10_000, 3), (100_000, 3), (1_000_000, 1)];
-/// Changes in archives out of which the same rows come back.
-const ARCHIVES: [u64; 2] = [1_000_000, 10_000_000];
-/// A set that costs many minutes, only on request: `AFTERIMAGE_BENCH_LARGE=1`.
+/// A set that costs many minutes, only on request.
 const LARGE: u64 = 10_000_000;
 const DATABASE: &str = "restored";
+/// How many come back again and again.
+pub(crate) const SAME_ROWS: u64 = 10_000;
 
 pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
-    match std::env::var_os("AFTERIMAGE_BENCH_LARGE") {
-        Some(_) => against_copy(lab, report, LARGE + LARGE / 10, &[(LARGE, 1)]),
-        None => against_copy(lab, report, ROWS, &DAMAGE),
+    match super::is_large() {
+        true => against_copy(lab, report, LARGE + LARGE / 10, &[(LARGE, 1)]),
+        false => against_copy(lab, report, ROWS, &DAMAGE),
     }
 }
 
@@ -35,7 +34,7 @@ fn against_copy(lab: &Lab, report: &mut Report, rows: u64, damage: &[(u64, usize
         let file = lab.path("deleted.copy");
         let (file, condition) = (file.display(), format!("id <= {deleted}"));
         lab.sql(DATABASE, &format!("\\copy (SELECT * FROM items WHERE {condition}) TO '{file}' (FORMAT binary)"))?;
-        let delete = || delete(lab, &condition);
+        let delete = || delete(lab, DATABASE, &condition);
         let compared = compare_in(
             rounds,
             || {
@@ -44,10 +43,10 @@ fn against_copy(lab: &Lab, report: &mut Report, rows: u64, damage: &[(u64, usize
             },
             || {
                 delete()?;
-                restore(lab, &archive, &before)
+                restore(lab, DATABASE, &archive, &before)
             },
         )?;
-        require_rows(lab, rows)?;
+        require_rows(lab, DATABASE, rows)?;
         let title = "restore of deleted rows, two indexes and a foreign key on";
         report.compared(title, "COPY … FROM (FORMAT binary)", deleted, &compared);
     }
@@ -63,42 +62,17 @@ fn prepare(lab: &Lab, rows: u64) -> Result<()> {
     lab.sql(DATABASE, "VACUUM FULL ANALYZE items").map(drop)
 }
 
-/// The same rows out of archives of more and more changes, which maintenance has been through.
-pub(crate) fn out_of_growing_archives(lab: &Lab, report: &mut Report) -> Result<()> {
-    const TABLE_ROWS: u64 = 500_000;
-    const DELETED: u64 = 10_000;
-    prepare(lab, TABLE_ROWS)?;
-    let archive = lab.init(DATABASE)?;
-    let mut changes = 0;
-    for wanted in ARCHIVES {
-        while changes < wanted {
-            let from = changes % TABLE_ROWS;
-            let update = "UPDATE items SET title = title || '.' WHERE id > ";
-            lab.sql(DATABASE, &format!("{update}{from} AND id <= {}", from + 100_000))?;
-            changes += 100_000;
-            if changes % TABLE_ROWS == 0 {
-                lab.sql(DATABASE, "VACUUM items")?;
-                lab.catch_up(DATABASE, &archive)?;
-            }
-        }
-        lab.catch_up(DATABASE, &archive)?;
-        process::measure(lab.afterimage(DATABASE, &archive).arg("maintain"))?;
-        let before = lab.position(DATABASE)?;
-        let archiver = process::spawn(lab.afterimage(DATABASE, &archive).args(["run", "--flush-interval", "50ms"]))?;
-        let mut costs = Vec::new();
-        for _ in 0..3 {
-            delete(lab, &format!("id % 50 = 7 AND id <= {}", DELETED * 50))?;
-            costs.push(restore(lab, &archive, &before)?);
-        }
-        process::stop(archiver)?;
-        require_rows(lab, TABLE_ROWS)?;
-        report.alone(
-            &format!("restore out of an archive of {} changes", super::report::thousands(wanted)),
-            DELETED,
-            &costs,
-        );
+/// A set of rows that comes back again and again, out of whatever the archive holds.
+pub(crate) fn of_the_same_rows(lab: &Lab, database: &str, archive: &Path) -> Result<Vec<Cost>> {
+    let before = lab.position(database)?;
+    let present = rows(lab, database)?;
+    let mut costs = Vec::new();
+    for _ in 0..3 {
+        delete(lab, database, &format!("id % 50 = 7 AND id <= {}", SAME_ROWS * 50))?;
+        costs.push(restore(lab, database, archive, &before)?);
+        require_rows(lab, database, present)?;
     }
-    lab.forget(DATABASE, &archive)
+    Ok(costs)
 }
 
 /// The ERP's incident, from the look at the alert's transaction to rows that are verified and committed.
@@ -153,25 +127,29 @@ pub(crate) fn incident(lab: &Lab, report: &mut Report) -> Result<()> {
     lab.forget(NAME, &archive)
 }
 
-fn require_rows(lab: &Lab, rows: u64) -> Result<()> {
-    let present = lab.sql(DATABASE, "SELECT count(*) FROM items")?;
-    if present == rows.to_string() {
+fn rows(lab: &Lab, database: &str) -> Result<u64> {
+    Ok(lab.sql(database, "SELECT count(*) FROM items")?.parse()?)
+}
+
+fn require_rows(lab: &Lab, database: &str, wanted: u64) -> Result<()> {
+    let present = rows(lab, database)?;
+    if present == wanted {
         Ok(())
     } else {
-        Err(format!("{present} of {rows} rows are there after the restore").into())
+        Err(format!("{present} of {wanted} rows are there after the restore").into())
     }
 }
 
 /// Leaves the table as it was before any round, and the archive knowing it.
-fn delete(lab: &Lab, condition: &str) -> Result<()> {
-    lab.sql(DATABASE, &format!("DELETE FROM items WHERE {condition}"))?;
-    lab.sql(DATABASE, "VACUUM items")?;
-    lab.wait_until_archived(DATABASE)?;
+fn delete(lab: &Lab, database: &str, condition: &str) -> Result<()> {
+    lab.sql(database, &format!("DELETE FROM items WHERE {condition}"))?;
+    lab.sql(database, "VACUUM items")?;
+    lab.wait_until_archived(database)?;
     settle()
 }
 
-fn restore(lab: &Lab, archive: &Path, before: &str) -> Result<Cost> {
+fn restore(lab: &Lab, database: &str, archive: &Path, before: &str) -> Result<Cost> {
     process::measure(
-        lab.afterimage(DATABASE, archive).args(["restore", "items", "--to", before, "--only", "deleted", "--apply"]),
+        lab.afterimage(database, archive).args(["restore", "items", "--to", before, "--only", "deleted", "--apply"]),
     )
 }

@@ -1,4 +1,5 @@
-//! The state of a table after maintenance, and one key's row, against DuckDB over the same Parquet files.
+//! The state of a table after maintenance, and one key's row, against DuckDB over the same Parquet files, and a restore out
+//! of the same archive, as it grows.
 //!
 //! DuckDB reads the newest image and the changes since, as we do, and takes of each key the last: the fastest of several
 //! plans that were tried, `max` of the position per key, joined back. Both write CSV. Of a state only DuckDB's query is on
@@ -20,10 +21,13 @@ use super::Result;
 use super::lab::{Lab, compare, settle};
 use super::process::{self, Cost};
 use super::report::{Report, thousands};
+use super::restore;
 
 const KEYS: u64 = 1_000_000;
-/// After so many changes the state is read, to show how the time grows.
+/// After so many changes the state is read and rows are restored, to show how the time grows.
 const CHANGES: [u64; 2] = [1_000_000, 10_000_000];
+/// The same on request.
+const LARGE: u64 = 100_000_000;
 /// Of so many rows each transaction changes one.
 const EVERY: u64 = 10;
 const DATABASE: &str = "state";
@@ -36,22 +40,25 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     let archiver = process::spawn(lab.afterimage(DATABASE, &archive).args([
         "run",
         "--flush-interval",
-        "100ms",
+        "50ms",
         "--no-maintenance",
     ]))?;
     let mut done = 0;
-    for changes in CHANGES {
+    for changes in CHANGES.into_iter().chain(super::is_large().then_some(LARGE)) {
+        let kind = format!("{} changes since the image", thousands(changes));
+        let (before, started) = (done, Instant::now());
         while done < changes {
             let number = done / (KEYS / EVERY) % EVERY;
             lab.sql(
                 DATABASE,
                 &format!("UPDATE items SET changed_at = now(), title = md5(title) WHERE id % {EVERY} = {number}"),
             )?;
-            lab.wait_until_archived(DATABASE)?;
             done += KEYS / EVERY;
         }
+        lab.wait_until_archived(DATABASE)?;
+        let cost = process::so_far(archiver.id(), started)?;
+        report.alone(&format!("capture beside the updates, up to {kind}"), changes - before, &[cost]);
         settle()?;
-        let kind = format!("{} changes since the image", thousands(changes));
         let cost = maintain(lab, &archive, "1TB")?;
         report.alone(&format!("maintain, {kind}"), changes, &[cost]);
         states(lab, &archive, report, &kind, changes)?;
@@ -85,6 +92,8 @@ fn states(lab: &Lab, archive: &Path, report: &mut Report, kind: &str, changes: u
     let sql = format!("SELECT * FROM changes.items WHERE id = {KEY}");
     let lookup = compare(|| duckdb(archive, Some(KEY)), || looked_up(archive, &sql))?;
     report.compared(&format!("one key's changes, {kind}"), "DuckDB", 1, &lookup);
+    let restored = restore::of_the_same_rows(lab, DATABASE, archive)?;
+    report.alone(&format!("restore of deleted rows, {kind}"), restore::SAME_ROWS, &restored);
     Ok(())
 }
 
