@@ -17,7 +17,7 @@ use delta_kernel::table_features::TableFeature;
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
-use delta_kernel::{FileMeta, Snapshot, SnapshotRef};
+use delta_kernel::{FileMeta, KernelError, Snapshot, SnapshotRef};
 use delta_kernel_default_engine::build_add_file_metadata;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
 use serde_json::json;
@@ -87,10 +87,14 @@ impl DeltaTable {
     /// Opens a table as it is now; `None` where it does not exist.
     pub async fn open(store: &Store, path: &TablePath) -> Result<Option<DeltaTable>> {
         let directory = path.directory();
-        if !store.has_any(&format!("{directory}/_delta_log")).await? {
-            return Ok(None);
-        }
-        Ok(Some(DeltaTable::load(store, directory).await?))
+        let (loading, url) = (store.clone(), store.url_of(&directory)?);
+        let loaded = blocking(move || match Snapshot::builder_for(url.as_str()).build(loading.engine()) {
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(error) if is_empty_log(&error) => Ok(None),
+            Err(error) => Err(loading.kernel_failure(error)),
+        });
+        let table = |snapshot| DeltaTable { store: store.clone(), directory, snapshot, files: Arc::default() };
+        Ok(loaded.await?.map(table))
     }
 
     /// Opens a table or creates it with a schema; whoever creates it first decides.
@@ -113,22 +117,14 @@ impl DeltaTable {
                 .and_then(|transaction| transaction.commit(creating.engine()));
             match outcome {
                 Ok(CommitResult::Committed(_) | CommitResult::Conflicted(_)) => Ok(()),
-                Err(delta_kernel::KernelError::TableAlreadyExistsAtPath(_)) => Ok(()),
+                Err(KernelError::TableAlreadyExistsAtPath(_)) => Ok(()),
                 Ok(CommitResult::Retryable(retryable)) => Err(retry_later(&creating, retryable.error)),
                 Err(error) => Err(creating.kernel_failure(error)),
             }
         })
         .await?;
-        DeltaTable::load(store, directory).await
-    }
-
-    async fn load(store: &Store, directory: String) -> Result<DeltaTable> {
-        let (loading, url) = (store.clone(), store.url_of(&directory)?);
-        let snapshot = blocking(move || {
-            Snapshot::builder_for(url.as_str()).build(loading.engine()).map_err(|error| loading.kernel_failure(error))
-        })
-        .await?;
-        Ok(DeltaTable { store: store.clone(), directory, snapshot, files: Arc::default() })
+        let created = DeltaTable::open(store, path).await?;
+        created.ok_or_else(|| Failure::failed(format!("archive {store}: {} is gone again", path.directory())))
     }
 
     fn show(&mut self, snapshot: SnapshotRef) {
@@ -312,6 +308,14 @@ impl DeltaTable {
     }
 }
 
+fn is_empty_log(error: &KernelError) -> bool {
+    match error {
+        KernelError::EmptyLog => true,
+        KernelError::Backtraced { source, .. } => is_empty_log(source),
+        _ => false,
+    }
+}
+
 fn owned(progress: &[(&str, i64)]) -> Vec<(String, i64)> {
     progress.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()
 }
@@ -369,7 +373,7 @@ fn committed(store: &Store, outcome: delta_kernel::KernelResult<CommitResult>) -
     }
 }
 
-fn retry_later(store: &Store, error: delta_kernel::KernelError) -> Failure {
+fn retry_later(store: &Store, error: KernelError) -> Failure {
     let failure = store.kernel_failure(error);
     Failure::transient(failure.cause()).remedy("the same commit is tried again")
 }

@@ -162,12 +162,6 @@ impl Store {
         Ok(())
     }
 
-    /// Whether anything lies below a directory.
-    pub(super) async fn has_any(&self, directory: &str) -> Result<bool> {
-        let mut listed = self.objects.list(Some(&object_path(directory)?));
-        Ok(listed.try_next().await.map_err(|error| self.failure(error))?.is_some())
-    }
-
     /// What an object store's error means to the operator.
     pub fn failure(&self, error: object_store::Error) -> Failure {
         use object_store::Error;

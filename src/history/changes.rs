@@ -14,6 +14,9 @@ use crate::columnar::{RowReader, Storage, Wanted, names, old_rows};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, Lsn, Operation, Position, RelationVersion, TableName};
 
+/// The values that a column must have.
+pub type Condition = (Column, Values);
+
 /// A row's key: the texts of its key columns, so that equal bytes mean equal keys.
 pub type Key = Box<[u8]>;
 
@@ -403,7 +406,7 @@ impl<'a> ChangeBatch<'a> {
 }
 
 /// Of more keys nearly every page of a file has one, and looking costs more than it saves.
-pub(super) const PRUNED_KEYS: usize = 1000;
+const PRUNED_KEYS: usize = 100_000;
 
 /// The stored name of a column that is not a constant.
 pub(super) fn stored_name<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {
@@ -415,19 +418,23 @@ pub(super) fn stored_name<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {
 
 /// What statistics can tell of keys: the columns in which all of them have a typed value.
 pub(super) fn key_bounds(columns: &[Wanted<'_>], keys: &KeySet) -> Vec<KeyBounds> {
-    if keys.len() > PRUNED_KEYS {
-        return Vec::new();
-    }
     let stored = columns.iter().enumerate().filter_map(|(at, wanted)| match wanted {
         Wanted::Stored(column) => Some((at, *column)),
         Wanted::Constant(_) => None,
     });
-    let bounds = stored.filter_map(|(at, column)| {
-        let storage = Storage::of_column(column);
-        let values = keys.iter().map(|key| storage.bound(key_field(key, at)?)).collect::<Option<Vec<_>>>()?;
-        Some(KeyBounds::new(&column.stored, Values::among(values)))
-    });
-    bounds.collect()
+    stored.filter_map(|(at, column)| Some(KeyBounds::new(&column.stored, key_values(at, column, keys)?))).collect()
+}
+
+/// The same as what the columns of a key must have in a row.
+pub(super) fn key_conditions(key: &[Column], keys: &KeySet) -> Vec<Condition> {
+    key.iter().enumerate().filter_map(|(at, column)| Some((column.clone(), key_values(at, column, keys)?))).collect()
+}
+
+/// What the keys have in one of their columns; `None` where one of them has no typed value there, and for too many.
+fn key_values(at: usize, column: &Column, keys: &KeySet) -> Option<Values> {
+    let storage = Storage::of_column(column);
+    let values = (keys.len() <= PRUNED_KEYS).then(|| keys.iter().map(|key| storage.bound(key_field(key, at)?)))?;
+    values.collect::<Option<Vec<_>>>().map(Values::among)
 }
 
 /// A column's text in a key; `None` for NULL. See [`RowReader::read_key`].

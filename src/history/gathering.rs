@@ -6,9 +6,9 @@ use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::changes::{PARALLEL_FILES, joined, stored_name, wanted_in};
+use super::changes::{Condition, PARALLEL_FILES, joined, stored_name, wanted_in};
 use super::row_set::RowSet;
-use crate::archive::{Archive, DataFile, DataReader, KeyBounds, Values};
+use crate::archive::{Archive, DataFile, DataReader, KeyBounds};
 use crate::columnar::{RowReader, RowText, Storage, Wanted, names};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, RelationVersion};
@@ -110,9 +110,6 @@ pub(super) struct Shape {
     /// Rows in which a column cannot have one of its values may be left out.
     pub(super) conditions: Vec<Condition>,
 }
-
-/// The values that a column must have.
-pub type Condition = (Column, Values);
 
 impl Shape {
     /// What the conditions say of the columns of a file. A column whose values were of another type says nothing.

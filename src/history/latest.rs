@@ -9,7 +9,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::changes::{ChangeBatch, FilePart, KeySet, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in};
+use super::changes::{
+    ChangeBatch, FilePart, KeySet, PARALLEL_FILES, Place, Range, joined, key_bounds, stored_name, wanted_in,
+};
 use super::gathering::{FileRows, PARALLEL_GROUPS, Part};
 use super::key_table::{Last, Left};
 use super::keys::{Keys, KnownKeys, SHARDS};
@@ -150,15 +152,22 @@ fn is_left_out(only: &Option<Arc<KeySet>>, key: &[u8]) -> bool {
 
 async fn opened(part: FilePart, keys: Arc<Keys>, only: Option<Arc<KeySet>>) -> Result<Vec<Group>> {
     let Some((reader, relation)) = part.open().await? else { return Ok(Vec::new()) };
+    let reader = match &only {
+        Some(only) => {
+            let columns: Vec<Wanted<'_>> = part.key.iter().map(|key| wanted_in(key, &relation)).collect();
+            reader.select_changes(&key_bounds(&columns, only))
+        }
+        None => reader,
+    };
     let (part, relation) = (Arc::new(part), Arc::new(relation));
     let groups = reader.row_groups().into_iter().map(|rows| Group {
         part: Arc::clone(&part),
         relation: Arc::clone(&relation),
-        reader: reader.copy().select(vec![rows]),
+        reader: reader.copy().within(&[rows]),
         keys: Arc::clone(&keys),
         only: only.clone(),
     });
-    Ok(groups.collect())
+    Ok(groups.filter(|group| group.reader.selected_rows() > 0).collect())
 }
 
 impl Group {

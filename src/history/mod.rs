@@ -24,11 +24,11 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
-pub use changes::{Key, KeySet};
+pub use changes::{Condition, Key, KeySet};
 pub use chronicle::{Chronicle, Cleared, EventKind, EventSink, KIND, LIFE, NEW, RangeOf, Telling};
 pub use export::{ExportFormat, export, json_row};
 pub use gaps::{Gap, gaps};
-pub use gathering::{Condition, Gather};
+pub use gathering::Gather;
 pub use known::{Known, table_name};
 pub use lives::{Account, Lives, account_schema};
 pub use overlay::{TouchedKeys, Write, touched_keys, writes};

@@ -12,6 +12,10 @@ use crate::failure::{Category, Failure, Result};
 use crate::model::{Commit, GapRecord, Lsn, Point, Xid};
 use crate::postgres::Source;
 
+/// Between two looks at how far the archive has come: an archiver that runs is there in a moment, one that lags in a while.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
 /// A prefix of history: the transactions whose commit LSN is below.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
@@ -165,6 +169,7 @@ impl Resolver<'_> {
 
     async fn wait_for(&self, target: Lsn, mut watermark: Watermark) -> Result<Watermark> {
         let deadline = Instant::now() + self.wait;
+        let mut pause = SHORTEST_PAUSE;
         while watermark.lsn < target {
             if Instant::now() >= deadline {
                 return Err(Failure::refused(format!(
@@ -173,7 +178,8 @@ impl Resolver<'_> {
                 ))
                 .remedy("is an archiver running? start one: afterimage run; or wait longer with --wait"));
             }
-            sleep(Duration::from_millis(100)).await;
+            sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
             watermark = self.archive.watermark().await?;
         }
         Ok(watermark)

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::changes::{KeyPart, KeySet, PRUNED_KEYS, Range};
-use super::gathering::{Chosen, Condition, FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
+use super::changes::{Condition, KeyPart, KeySet, Range, key_conditions};
+use super::gathering::{Chosen, FileRows, Gather, Gathering, Shape, Take, Texts, in_parallel};
 use super::keys::KnownKeys;
 use super::latest::Latest;
 use super::overlay::{self, Only};
@@ -43,6 +43,9 @@ pub struct TableAt {
 
 /// Where nobody says how much memory reading may take.
 const MEMORY: usize = 256 << 20;
+
+/// The changes of more keys are not put in order one by one.
+const LOOKED_UP_KEYS: usize = 1000;
 
 /// Of so many keys at first the rows are completed together.
 const INCOMPLETE_KEYS: usize = 1000;
@@ -248,8 +251,8 @@ impl TableAt {
             }
             return Ok(());
         }
-        // Few keys are looked up; of many, the rows are found by looking at every key.
-        if self.has_unique_key() && only.is_none_or(|only| only.len() > PRUNED_KEYS) {
+        // Few keys are looked up; of many, the rows are found by looking at every key that may be one of them.
+        if self.has_unique_key() && only.is_none_or(|only| only.len() > LOOKED_UP_KEYS) {
             return self.latest_rows(columns, only, empty, take).await;
         }
         let mut gathering = Gathering::new(empty, take);
@@ -290,8 +293,11 @@ impl TableAt {
     ) -> Result<()> {
         let mut picked = Picked::of(&self.relation, columns);
         let shape = |conditions| Arc::new(Shape { columns: columns.to_vec(), key: self.key.clone(), conditions });
+        let mut conditions = only.map_or_else(Vec::new, |only| key_conditions(&self.key, only));
         // Whether a row of the base is overridden is asked of all of them; what is overridden is not read, whatever it was.
-        let (whole, wanted) = (shape(Vec::new()), shape(self.conditions.clone()));
+        let whole = shape(conditions.clone());
+        conditions.extend(self.conditions.iter().cloned());
+        let wanted = shape(conditions);
         let rows_in = |shape: &Arc<Shape>, file: &DataFile, rows: Chosen| FileRows {
             archive: self.archive.clone(),
             shape: Arc::clone(shape),
