@@ -13,7 +13,7 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::archive::{ArchiveIdentity, ArchiveWriter, DataFile, FORMAT, FileContent, Publication, faults, log, stage};
 use crate::columnar::{ChangeBuilder, ImageBuilder, Place, RowText, change_schema, image_table_schema};
-use crate::history::{KeySet, TableAt};
+use crate::history::{Gather, KeySet, TableAt};
 use crate::model::{
     Column, Commit, Identity, Operation, Position, RelationEvent, RelationRecord, RelationVersion, Transaction,
 };
@@ -237,8 +237,7 @@ async fn rows_at(archive: &Archive, cut: Lsn, only: Option<&KeySet>) -> (TableAt
     let table = if cut.0.is_multiple_of(40) { table.within(2000) } else { table };
     let mut rows = Vec::new();
     let mut sink = |row: &RowText| {
-        let fields = row.fields().map(|field| String::from_utf8_lossy(field.unwrap_or(b"NULL")).into_owned());
-        rows.push(fields.collect::<Vec<_>>().join(" "));
+        rows.push(shown(row));
         Ok(())
     };
     table.for_each_row(only, &mut sink).await.unwrap();
@@ -260,25 +259,65 @@ async fn check_each(states: usize, objects: &Arc<InMemory>, workload: &Workload,
     for (lsn, expected) in workload.states.iter().step_by(states) {
         let (table, rows) = rows_at(&archive, *lsn, None).await;
         assert_eq!(&rows, expected, "{told}: at {lsn}");
-        for id in 0..12 {
-            let (first, part) = workload.key(id);
-            let mut text = RowText::default();
-            for field in [&first, &part, &String::new()] {
-                text.push_with(|out| {
-                    out.extend_from_slice(field.as_bytes());
-                    true
-                });
-            }
-            if table.key().len() == 3 {
-                continue;
-            }
-            let only = KeySet::from([table.key_of(&text).into_boxed_slice()]);
-            let found = rows_at(&archive, *lsn, Some(&only)).await.1;
-            let start = format!("{first} {part} ");
-            let wanted: Vec<_> = expected.iter().filter(|row| row.starts_with(&start)).cloned().collect();
-            assert_eq!(found, wanted, "{told}: {start}at {lsn}");
+        if table.key().len() == 3 {
+            continue;
         }
+        let start = |id: u32| {
+            let (first, part) = workload.key(id);
+            format!("{first} {part} ")
+        };
+        for id in 0..12 {
+            let only = KeySet::from([key_in(&table, workload, id)]);
+            let found = rows_at(&archive, *lsn, Some(&only)).await.1;
+            let wanted: Vec<_> = expected.iter().filter(|row| row.starts_with(&start(id))).cloned().collect();
+            assert_eq!(found, wanted, "{told}: {}at {lsn}", start(id));
+        }
+        // Of so many keys that they are not looked up one by one; most of them nobody has.
+        let several = [2, 4, 6, 8];
+        let many = several.into_iter().chain((100..1500).filter(|id: &u32| !id.is_multiple_of(5)));
+        let only = Arc::new(many.map(|id| key_in(&table, workload, id)).collect::<KeySet>());
+        let mut found = Vec::new();
+        let mut take = |rows: Shown| {
+            found.extend(rows.0);
+            Ok(())
+        };
+        table.gather(Some(&only), Shown::default(), &mut take).await.unwrap();
+        found.sort();
+        let wanted = |row: &&String| several.iter().any(|id| row.starts_with(&start(*id)));
+        let wanted: Vec<_> = expected.iter().filter(wanted).cloned().collect();
+        assert_eq!(found, wanted, "{told}: several keys at {lsn}");
     }
+}
+
+fn key_in(table: &TableAt, workload: &Workload, id: u32) -> Box<[u8]> {
+    let (first, part) = workload.key(id);
+    let mut text = RowText::default();
+    for field in [&first, &part, &String::new()] {
+        text.push_with(|out| {
+            out.extend_from_slice(field.as_bytes());
+            true
+        });
+    }
+    table.key_of(&text).into_boxed_slice()
+}
+
+/// Rows, their fields joined by blanks.
+#[derive(Debug, Clone, Default)]
+struct Shown(Vec<String>);
+
+impl Gather for Shown {
+    fn add(&mut self, row: &RowText) {
+        self.0.push(shown(row));
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(String::len).sum()
+    }
+}
+
+fn shown(row: &RowText) -> String {
+    let fields = row.fields().map(|field| String::from_utf8_lossy(field.unwrap_or(b"NULL")).into_owned());
+    fields.collect::<Vec<_>>().join(" ")
 }
 
 fn never() -> watch::Receiver<bool> {
