@@ -4,6 +4,7 @@
 //! in which every sought key has a typed value. A change has its row's key in the columns, in `_old`, or in both.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -23,7 +24,7 @@ pub struct KeyBounds {
 #[derive(Debug, Clone)]
 pub enum Values {
     /// These, ascending.
-    Among(Vec<Bound>),
+    Among(Arc<[Bound]>),
     /// All from one to another, both included; to or from all, where one is left out.
     Between(Option<Bound>, Option<Bound>),
 }
@@ -33,7 +34,7 @@ impl Values {
     pub fn among(mut values: Vec<Bound>) -> Values {
         values.sort_unstable();
         values.dedup();
-        Values::Among(values)
+        Values::Among(values.into())
     }
 }
 

@@ -423,7 +423,10 @@ async fn drop_stray_slot(client: &Client, slot: &str, left_off: Option<Lsn>) -> 
 
 pub(super) async fn drop_slot(client: &Client, slot: &str) -> Result<()> {
     let sql = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1";
-    client.query(sql, &[&slot]).await.map_err(|error| Failure::from(error).context("dropping a stray slot"))?;
+    client
+        .query(sql, &[&slot])
+        .await
+        .map_err(|error| Failure::from(error).context(format_args!("dropping the slot {slot}")))?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::init::drop_slot;
 use super::run::slot_state;
 use crate::archive::ArchiveIdentity;
 use crate::failure::Result;
@@ -42,6 +43,5 @@ async fn look(source: &Source, identity: &ArchiveIdentity, most: u64) -> Result<
         session.query("SELECT pg_terminate_backend($1, $2)", &[&reader, &ENDED_WITHIN_MS]).await?;
     }
     // Its reader may have come back meanwhile: then it is told again at the next look.
-    session.query("SELECT pg_drop_replication_slot($1)", &[&slot.name]).await?;
-    Ok(())
+    drop_slot(&session, &slot.name).await
 }

@@ -154,6 +154,13 @@ pub struct RowText {
 }
 
 impl RowText {
+    /// The fields, joined by blanks.
+    #[cfg(test)]
+    pub(crate) fn shown(&self) -> String {
+        let fields = self.fields().map(|field| String::from_utf8_lossy(field.unwrap_or(b"NULL")).into_owned());
+        fields.collect::<Vec<_>>().join(" ")
+    }
+
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();

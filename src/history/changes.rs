@@ -180,8 +180,10 @@ impl Range<'_> {
         Ok(self.entries_in(Select::Keys(Arc::clone(&all)), memory).await?.map(|found| (found, all)))
     }
 
-    /// The files with changes of the range, and what is to be read of each.
-    pub(super) async fn parts(&self) -> Result<(Vec<DataFile>, Vec<FilePart>)> {
+    /// The files with changes of the range, and what is to be read of each: changes of rows in which, before or after, the
+    /// key's columns can have these values.
+    pub(super) async fn parts(&self, sought: Vec<Condition>) -> Result<(Vec<DataFile>, Vec<FilePart>)> {
+        let sought: Arc<[Condition]> = sought.into();
         let mut files = Vec::new();
         for name in self.names {
             files.extend(self.archive.change_files(name, self.from.lsn, Lsn(self.to.lsn.0.saturating_add(1))).await?);
@@ -192,6 +194,7 @@ impl Range<'_> {
             at: at as u32,
             oid: self.oid,
             key: self.key.to_vec(),
+            sought: Arc::clone(&sought),
             range: self.from..self.to,
         });
         let parts = parts.collect();
@@ -206,7 +209,11 @@ impl Range<'_> {
 
     /// The same; `None` where they take more memory.
     pub(super) async fn entries_in(&self, select: Select, memory: usize) -> Result<Option<Entries>> {
-        let (files, parts) = self.parts().await?;
+        let sought = match &select {
+            Select::Keys(keys) => key_conditions(self.key, keys),
+            _ => Vec::new(),
+        };
+        let (files, parts) = self.parts(sought).await?;
         let room = Arc::new(Room(AtomicUsize::new(memory)));
         let reading = |part: FilePart| joined(tokio::spawn(part.entries(select.clone(), Arc::clone(&room))));
         let parts = stream::iter(parts).map(reading).buffered(PARALLEL_FILES);
@@ -252,6 +259,7 @@ pub(super) struct FilePart {
     pub(super) at: u32,
     oid: u32,
     pub(super) key: Vec<Column>,
+    sought: Arc<[Condition]>,
     pub(super) range: std::ops::Range<Position>,
 }
 
@@ -260,17 +268,14 @@ impl FilePart {
     pub(super) async fn open(&self) -> Result<Option<(DataReader, RelationVersion)>> {
         let reader = self.archive.read_some(&self.file).await?;
         let relation = reader.relation()?;
-        Ok((relation.oid == self.oid).then_some((reader, relation)))
+        let bounds = bounds_in(&self.sought, &relation);
+        Ok((relation.oid == self.oid).then(|| (reader.select_changes(&bounds), relation)))
     }
 
     /// `None` where there is no room for them.
     async fn entries(self, select: Select, room: Arc<Room>) -> Result<Option<Vec<Entry>>> {
         let Some((reader, relation)) = self.open().await? else { return Ok(Some(Vec::new())) };
         let columns: Vec<Wanted<'_>> = self.key.iter().map(|key| wanted_in(key, &relation)).collect();
-        let reader = match &select {
-            Select::Keys(keys) => reader.select_changes(&key_bounds(&columns, keys)),
-            _ => reader,
-        };
         let Some(reader) = self.within_range(reader).await? else { return Ok(Some(Vec::new())) };
         let mut wanted = vec![names::LSN, names::SEQ, names::OP, names::OLD, names::MISSING, names::EXACT];
         wanted.extend(columns.iter().filter_map(stored_name));
@@ -416,25 +421,29 @@ pub(super) fn stored_name<'a>(wanted: &Wanted<'a>) -> Option<&'a str> {
     }
 }
 
-/// What statistics can tell of keys: the columns in which all of them have a typed value.
-pub(super) fn key_bounds(columns: &[Wanted<'_>], keys: &KeySet) -> Vec<KeyBounds> {
-    let stored = columns.iter().enumerate().filter_map(|(at, wanted)| match wanted {
-        Wanted::Stored(column) => Some((at, *column)),
-        Wanted::Constant(_) => None,
-    });
-    stored.filter_map(|(at, column)| Some(KeyBounds::new(&column.stored, key_values(at, column, keys)?))).collect()
-}
-
-/// The same as what the columns of a key must have in a row.
+/// What the keys have in common: what their columns have, as far as all of them have a typed value there; nothing for too
+/// many.
 pub(super) fn key_conditions(key: &[Column], keys: &KeySet) -> Vec<Condition> {
-    key.iter().enumerate().filter_map(|(at, column)| Some((column.clone(), key_values(at, column, keys)?))).collect()
+    if keys.len() > PRUNED_KEYS {
+        return Vec::new();
+    }
+    let conditions = key.iter().enumerate().filter_map(|(at, column)| {
+        let storage = Storage::of_column(column);
+        let values = keys.iter().map(|key| storage.bound(key_field(key, at)?)).collect::<Option<Vec<_>>>()?;
+        Some((column.clone(), Values::among(values)))
+    });
+    conditions.collect()
 }
 
-/// What the keys have in one of their columns; `None` where one of them has no typed value there, and for too many.
-fn key_values(at: usize, column: &Column, keys: &KeySet) -> Option<Values> {
-    let storage = Storage::of_column(column);
-    let values = (keys.len() <= PRUNED_KEYS).then(|| keys.iter().map(|key| storage.bound(key_field(key, at)?)))?;
-    values.collect::<Option<Vec<_>>>().map(Values::among)
+/// What conditions say of the columns of a file. A column whose values were of another type says nothing.
+pub(super) fn bounds_in(conditions: &[Condition], relation: &RelationVersion) -> Vec<KeyBounds> {
+    let bound = |(column, values): &Condition| match wanted_in(column, relation) {
+        Wanted::Stored(stored) if Storage::of_column(stored) == Storage::of_column(column) => {
+            Some(KeyBounds::new(&stored.stored, values.clone()))
+        }
+        _ => None,
+    };
+    conditions.iter().filter_map(bound).collect()
 }
 
 /// A column's text in a key; `None` for NULL. See [`RowReader::read_key`].

@@ -17,7 +17,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use futures::TryStreamExt as _;
 
-use super::changes::{ChangeBatch, FilePart, Key, KeySet, Range, Select, key_bounds, wanted_in};
+use super::changes::{ChangeBatch, FilePart, Key, KeySet, Range, Select, key_conditions, wanted_in};
 use super::overlay::{is_before, names_of};
 use super::table_at::{TableAt, identity_kind, key_fields, key_of_fields, places_in, rearrange};
 use crate::archive::Archive;
@@ -319,24 +319,25 @@ impl Chronicle {
             from: segment.range.start,
             to: segment.range.end,
         };
-        let (files, parts) = range.parts().await?;
         let whole_rows = !segment.unique;
         let mut only = self.only.clone();
-        let (found, touched) = match &self.only {
+        let (parts, found, touched) = match &self.only {
             Some(keys) => {
                 let found = range.entries_with_former_keys(keys, usize::MAX).await?;
                 let (found, keys) = found.ok_or_else(|| Failure::failed("more changes than can be counted"))?;
                 only = Some(Arc::clone(&keys));
-                (found.entries, Some(keys))
-            }
-            None if files.iter().map(|file| file.size).sum::<u64>() > SMALL_RANGE_BYTES => {
-                (range.entries(Select::KeyChanges).await?.entries, None)
+                (range.parts(key_conditions(&segment.key, &keys)).await?.1, found.entries, Some(keys))
             }
             None => {
-                let found = range.entries(Select::All).await?.entries;
-                let keys = found.iter().flat_map(|entry| [&entry.old_key, &entry.new_key]).flatten().cloned();
-                let keys = Arc::new(keys.collect::<KeySet>());
-                (found, Some(keys))
+                let (files, parts) = range.parts(Vec::new()).await?;
+                if files.iter().map(|file| file.size).sum::<u64>() > SMALL_RANGE_BYTES {
+                    (parts, range.entries(Select::KeyChanges).await?.entries, None)
+                } else {
+                    let found = range.entries(Select::All).await?.entries;
+                    let keys = found.iter().flat_map(|entry| [&entry.old_key, &entry.new_key]).flatten().cloned();
+                    let keys = Arc::new(keys.collect::<KeySet>());
+                    (parts, found, Some(keys))
+                }
             }
         };
         let mut lives = Lives::new(segment.number);
@@ -454,10 +455,6 @@ impl Chronicle {
     ) -> Result<()> {
         let Some((reader, relation)) = part.open().await? else { return Ok(()) };
         let keys: Vec<Wanted<'_>> = part.key.iter().map(|key| wanted_in(key, &relation)).collect();
-        let reader = match only {
-            Some(only) => reader.select_changes(&key_bounds(&keys, only)),
-            None => reader,
-        };
         let Some(reader) = part.within_range(reader).await? else { return Ok(()) };
         let wanted: Vec<Wanted<'_>> = self.columns.iter().map(|column| wanted_in(column, &relation)).collect();
         let mut batches = reader.stream()?;

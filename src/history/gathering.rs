@@ -6,10 +6,10 @@ use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::changes::{Condition, PARALLEL_FILES, joined, stored_name, wanted_in};
+use super::changes::{Condition, PARALLEL_FILES, bounds_in, joined, stored_name, wanted_in};
 use super::row_set::RowSet;
-use crate::archive::{Archive, DataFile, DataReader, KeyBounds};
-use crate::columnar::{RowReader, RowText, Storage, Wanted, names};
+use crate::archive::{Archive, DataFile, DataReader};
+use crate::columnar::{RowReader, RowText, Wanted, names};
 use crate::failure::{Failure, Result};
 use crate::model::{Column, RelationVersion};
 
@@ -111,19 +111,6 @@ pub(super) struct Shape {
     pub(super) conditions: Vec<Condition>,
 }
 
-impl Shape {
-    /// What the conditions say of the columns of a file. A column whose values were of another type says nothing.
-    fn bounds(&self, relation: &RelationVersion) -> Vec<KeyBounds> {
-        let bound = |(column, values): &Condition| match wanted_in(column, relation) {
-            Wanted::Stored(stored) if Storage::of_column(stored) == Storage::of_column(column) => {
-                Some(KeyBounds::new(&stored.stored, values.clone()))
-            }
-            _ => None,
-        };
-        self.conditions.iter().filter_map(bound).collect()
-    }
-}
-
 /// Rows of a file.
 #[derive(Debug)]
 pub(super) struct FileRows {
@@ -149,7 +136,7 @@ impl FileRows {
             Chosen::Only(rows) => rows.ranges(true, group),
             Chosen::AllBut(rows) => rows.ranges(false, group),
         };
-        let bounds = self.shape.bounds(&relation);
+        let bounds = bounds_in(&self.shape.conditions, &relation);
         let possible = (!bounds.is_empty()).then(|| reader.rows_of_values(&bounds));
         let groups = reader.row_groups().into_iter().map(wanted).filter(|rows| !rows.is_empty());
         let parts = groups.map(|rows| {

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::changes::{
-    ChangeBatch, FilePart, KeySet, PARALLEL_FILES, Place, Range, joined, key_bounds, stored_name, wanted_in,
+    ChangeBatch, Condition, FilePart, KeySet, PARALLEL_FILES, Place, Range, joined, stored_name, wanted_in,
 };
 use super::gathering::{FileRows, PARALLEL_GROUPS, Part};
 use super::key_table::{Last, Left};
@@ -39,10 +39,15 @@ pub(super) struct Latest {
 }
 
 impl Latest {
-    /// Reads the changes of a range; with `only`, those of rows under these keys. Keys take about so many bytes of memory,
-    /// the others wait on disk.
-    pub(super) async fn read(range: &Range<'_>, memory: usize, only: Option<Arc<KeySet>>) -> Result<Latest> {
-        let (files, parts) = range.parts().await?;
+    /// Reads the changes of a range; with `only`, those of rows under these keys, for which the conditions hold. Keys take
+    /// about so many bytes of memory, the others wait on disk.
+    pub(super) async fn read(
+        range: &Range<'_>,
+        memory: usize,
+        only: Option<Arc<KeySet>>,
+        sought: Vec<Condition>,
+    ) -> Result<Latest> {
+        let (files, parts) = range.parts(sought).await?;
         let keys = Arc::new(Keys::new(memory));
         let opening = |part| opened(part, Arc::clone(&keys), only.clone());
         let opened = stream::iter(parts).map(opening).buffered(PARALLEL_FILES);
@@ -152,13 +157,6 @@ fn is_left_out(only: &Option<Arc<KeySet>>, key: &[u8]) -> bool {
 
 async fn opened(part: FilePart, keys: Arc<Keys>, only: Option<Arc<KeySet>>) -> Result<Vec<Group>> {
     let Some((reader, relation)) = part.open().await? else { return Ok(Vec::new()) };
-    let reader = match &only {
-        Some(only) => {
-            let columns: Vec<Wanted<'_>> = part.key.iter().map(|key| wanted_in(key, &relation)).collect();
-            reader.select_changes(&key_bounds(&columns, only))
-        }
-        None => reader,
-    };
     let (part, relation) = (Arc::new(part), Arc::new(relation));
     let groups = reader.row_groups().into_iter().map(|rows| Group {
         part: Arc::clone(&part),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use arrow::array::{Array as _, AsArray as _, RecordBatch};
 use futures::TryStreamExt as _;
 
-use super::changes::{Key, KeySet, Place, key_bounds, selection, stored_name, wanted_in};
+use super::changes::{Condition, Key, KeySet, Place, bounds_in, key_conditions, selection, stored_name, wanted_in};
 use super::overlay::{Only, Overlay, Source};
 use super::table_at::{Base, RowSink, TableAt, places_in, rearrange};
 use crate::archive::{DataFile, DataReader, Image};
@@ -35,14 +35,15 @@ impl TableAt {
         let range = self.range();
         let Some((mut overlay, read)) = Overlay::read(&range, only, memory).await? else { return Ok(None) };
         let read = read.as_deref();
+        let sought = read.map_or_else(Vec::new, |read| key_conditions(&self.key, read));
         let mut borrowed = Borrowed::of(&overlay);
         let mut wanted = |row: &RowText, key: &[u8]| if only.has(key) { sink(row) } else { Ok(()) };
         if !overlay.image_dropped || borrowed.needs_image() {
             match &self.base {
                 Base::Nothing | Base::Leaves(_) => {}
                 Base::Image(image) => {
-                    for file in self.files_with_keys(image, read).await? {
-                        self.image_rows(file, &mut overlay, read, &mut borrowed, &mut wanted).await?;
+                    for file in self.files_with_keys(image, &sought).await? {
+                        self.image_rows(file, &mut overlay, (read, &sought), &mut borrowed, &mut wanted).await?;
                     }
                 }
                 Base::State(state) => {
@@ -88,14 +89,14 @@ impl TableAt {
         Box::pin(state.for_each_row(None, &mut give)).await
     }
 
-    /// The files of an image that can have rows under these keys, by what the Delta log says of them.
-    async fn files_with_keys<'f>(&self, image: &'f Image, only: Option<&KeySet>) -> Result<Vec<&'f DataFile>> {
-        let (Some(only), [first, _, ..]) = (only, image.files.as_slice()) else {
+    /// The files of an image that can have the sought rows, by what the Delta log says of them.
+    async fn files_with_keys<'f>(&self, image: &'f Image, sought: &[Condition]) -> Result<Vec<&'f DataFile>> {
+        let ([_, ..], [first, _, ..]) = (sought, image.files.as_slice()) else {
             return Ok(image.files.iter().collect());
         };
         // All have the same relation version, for an image is of one point.
         let relation = self.archive.read(first, None).await?.relation()?;
-        let bounds = key_bounds(&self.keys_in(&relation), only);
+        let bounds = bounds_in(sought, &relation);
         Ok(image.files.iter().filter(|file| bounds.iter().all(|column| column.may_be_in(file))).collect())
     }
 
@@ -103,7 +104,7 @@ impl TableAt {
         &self,
         file: &DataFile,
         overlay: &mut Overlay,
-        only: Option<&KeySet>,
+        (only, sought): (Option<&KeySet>, &[Condition]),
         borrowed: &mut Borrowed,
         sink: &mut KeyedSink<'_>,
     ) -> Result<()> {
@@ -116,7 +117,7 @@ impl TableAt {
         let keys = self.keys_in(&relation);
         let selects = only.is_some() || overlay.selects_from_image() || borrowed.needs_image();
         let reader = match only {
-            Some(only) => rows_with_keys(reader.select_keys(&key_bounds(&keys, only)), &keys, only).await?,
+            Some(only) => rows_with_keys(reader.select_keys(&bounds_in(sought, &relation)), &keys, only).await?,
             None => reader,
         };
         let mut batches = reader.stream()?;

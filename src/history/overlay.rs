@@ -194,7 +194,7 @@ pub async fn touched_keys(
     let within = records.iter().filter(|record| record.position >= from);
     touched.truncated = within.into_iter().any(|record| record.event != RelationEvent::Described);
     if relation.identity.is_unique() && !key.is_empty() {
-        let mut latest = Latest::read(&range, usize::MAX / 2, None).await?;
+        let mut latest = Latest::read(&range, usize::MAX / 2, None, Vec::new()).await?;
         touched.truncated |= latest.is_truncated();
         loop {
             let (further, known) = latest.next_keys().await?;

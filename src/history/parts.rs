@@ -128,7 +128,7 @@ impl TableAt {
         if range.from >= range.to || self.relation.partitioned {
             return Ok(parts);
         }
-        let (files, opening) = range.parts().await?;
+        let (files, opening) = range.parts(Vec::new()).await?;
         let opened = stream::iter(opening).map(|part| async move { part.open().await }).buffered(PARALLEL_FILES);
         let opened: Vec<_> = opened.try_collect().await?;
         for (file, opened) in files.iter().zip(opened) {

@@ -293,11 +293,9 @@ impl TableAt {
     ) -> Result<()> {
         let mut picked = Picked::of(&self.relation, columns);
         let shape = |conditions| Arc::new(Shape { columns: columns.to_vec(), key: self.key.clone(), conditions });
-        let mut conditions = only.map_or_else(Vec::new, |only| key_conditions(&self.key, only));
+        let sought = only.map_or_else(Vec::new, |only| key_conditions(&self.key, only));
         // Whether a row of the base is overridden is asked of all of them; what is overridden is not read, whatever it was.
-        let whole = shape(conditions.clone());
-        conditions.extend(self.conditions.iter().cloned());
-        let wanted = shape(conditions);
+        let (whole, wanted) = (shape(sought.clone()), shape([sought.as_slice(), &self.conditions].concat()));
         let rows_in = |shape: &Arc<Shape>, file: &DataFile, rows: Chosen| FileRows {
             archive: self.archive.clone(),
             shape: Arc::clone(shape),
@@ -305,7 +303,7 @@ impl TableAt {
             rows,
         };
         let rows_of = |(file, rows): (&DataFile, Chosen)| rows_in(&wanted, file, rows);
-        let mut latest = Latest::read(&self.range(), self.memory, only.cloned()).await?;
+        let mut latest = Latest::read(&self.range(), self.memory, only.cloned(), sought).await?;
         let base = if latest.is_truncated() { &Base::Nothing } else { &self.base };
         if let Base::Image(image) = base
             && (!latest.is_empty() || only.is_some())

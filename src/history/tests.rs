@@ -134,19 +134,13 @@ impl Growing {
     async fn rows_of(table: &TableAt, only: Option<&KeySet>) -> Vec<String> {
         let mut rows = Vec::new();
         let mut sink = |row: &RowText| {
-            rows.push(shown(row));
+            rows.push(row.shown());
             Ok(())
         };
         table.for_each_row(only, &mut sink).await.unwrap();
         rows.sort();
         rows
     }
-}
-
-/// The fields of a row, joined by blanks.
-fn shown(row: &RowText) -> String {
-    let fields = row.fields().map(|field| String::from_utf8_lossy(field.unwrap_or(b"NULL")).into_owned());
-    fields.collect::<Vec<_>>().join(" ")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,7 +309,7 @@ async fn many_changes(identity: Identity, key: &[bool]) {
         let mut found = Vec::new();
         let mut take = |rows: Texts| {
             rows.for_each(&mut |row| {
-                found.push(shown(row));
+                found.push(row.shown());
                 Ok(())
             })
         };

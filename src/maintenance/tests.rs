@@ -237,7 +237,7 @@ async fn rows_at(archive: &Archive, cut: Lsn, only: Option<&KeySet>) -> (TableAt
     let table = if cut.0.is_multiple_of(40) { table.within(2000) } else { table };
     let mut rows = Vec::new();
     let mut sink = |row: &RowText| {
-        rows.push(shown(row));
+        rows.push(row.shown());
         Ok(())
     };
     table.for_each_row(only, &mut sink).await.unwrap();
@@ -307,17 +307,12 @@ struct Shown(Vec<String>);
 
 impl Gather for Shown {
     fn add(&mut self, row: &RowText) {
-        self.0.push(shown(row));
+        self.0.push(row.shown());
     }
 
     fn bytes(&self) -> usize {
         self.0.iter().map(String::len).sum()
     }
-}
-
-fn shown(row: &RowText) -> String {
-    let fields = row.fields().map(|field| String::from_utf8_lossy(field.unwrap_or(b"NULL")).into_owned());
-    fields.collect::<Vec<_>>().join(" ")
 }
 
 fn never() -> watch::Receiver<bool> {

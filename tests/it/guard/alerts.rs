@@ -133,5 +133,6 @@ async fn nothing_that_was_committed_escapes_a_restart() {
         let archiver = super::program(&database, &directory, &["run", "--flush-interval", "50ms"]).start();
         watch = Watch { archiver, database, _server: server, directory };
         wait_for("the alert", Duration::from_secs(60), || watch.alerts().len() == count);
+        watch.alert_of("memberships");
     }
 }
