@@ -42,7 +42,7 @@ pub use identity::{ArchiveIdentity, FORMAT};
 pub use layout::{LogTable, TablePath};
 pub use log::RELATION_KEY;
 pub use notes::{note_alerts, note_health};
-pub use pruning::{KeyBounds, Values};
+pub use pruning::{KeyBounds, Values, groups_with_values};
 pub use reader::{Archive, CLUSTERED_KEY, DataReader, Image, Watermark, is_reserved};
 pub(crate) use store::blocking;
 pub use store::{Location, Store};

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 
@@ -170,6 +170,16 @@ pub(super) fn rows_of_values(metadata: &ParquetMetaData, bounds: &[KeyBounds]) -
     let all = Vec::from_iter(std::iter::once(0..metadata.file_metadata().num_rows().max(0) as u64));
     let known = bounds.iter().filter(|column| column.leaf(metadata, &[]).is_some());
     known.fold(all, |rows, column| intersection(&rows, &union(column.rows(metadata, &[]), [])))
+}
+
+/// The row groups whose own columns can have all of these values. A column that the file does not have says nothing.
+pub fn groups_with_values(metadata: &ParquetMetaData, bounds: &[KeyBounds]) -> Vec<usize> {
+    let known: Vec<_> = bounds.iter().filter_map(|column| Some((column, column.leaf(metadata, &[])?))).collect();
+    let may = |group: &RowGroupMetaData| {
+        let rows = group.num_rows().max(0) as u64;
+        known.iter().all(|(column, leaf)| column.in_group(group.column(*leaf).statistics(), rows))
+    };
+    (0..metadata.num_row_groups()).filter(|group| may(metadata.row_group(*group))).collect()
 }
 
 pub(super) fn intersection(one: &[Rows], other: &[Rows]) -> Vec<Rows> {

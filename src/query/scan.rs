@@ -42,6 +42,8 @@ use object_store::ObjectMeta;
 
 use super::reader::Readers;
 use super::{DataFile, TableFiles};
+use crate::archive::{KeyBounds, Values};
+use crate::columnar::Bound;
 use crate::failure::Failure;
 
 /// A table of the archive as DataFusion scans it: no listing, no statistics that could answer for
@@ -151,10 +153,11 @@ impl ArchivedTable {
         files: Vec<PartitionedFile>,
         places: Vec<usize>,
         limit: Option<usize>,
-        few: bool,
+        sought: &[LiteralGuarantee],
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let runtime = state.runtime_env();
-        let readers = Readers::new(runtime.object_store(&self.store)?, Arc::clone(runtime), few);
+        let bounds = sought.iter().filter_map(bounds_of).collect();
+        let readers = Readers::new(runtime.object_store(&self.store)?, Arc::clone(runtime), bounds);
         let options =
             TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
         let source = ParquetSource::new(self.scanned.clone())
@@ -162,7 +165,7 @@ impl ArchivedTable {
             .with_parquet_file_reader_factory(Arc::new(readers));
         let cores = state.config().target_partitions().max(1);
         // Parts of one file would each read its footer, to find that the rows are in another.
-        let cores = if few { cores.min(files.len()) } else { cores };
+        let cores = if sought.is_empty() { cores } else { cores.min(files.len()) };
         let groups = FileGroup::new(files).split_files(cores);
         let scan = FileScanConfigBuilder::new(self.store.clone(), Arc::new(source))
             .with_file_groups(groups)
@@ -203,15 +206,15 @@ impl TableProvider for ArchivedTable {
             return Ok(Arc::new(EmptyExec::new(shown)));
         }
         let mut places: Vec<usize> = columns.iter().map(|column| self.places[*column]).collect();
-        let few = predicate.as_ref().is_some_and(asks_for_values);
+        let sought = predicate.as_ref().map(sought_values).unwrap_or_default();
         // A filtered scan must not stop early: the rows it counts may not be the ones that match.
         let limit = limit.filter(|_| filters.is_empty());
         let plan = match self.visible {
-            None => self.scan_files(state, files, places, limit, few)?,
+            None => self.scan_files(state, files, places, limit, &sought)?,
             Some(visible) => {
                 let wanted = places.len();
                 let lsn_at = position_or_push(&mut places, visible.place);
-                let scan = self.scan_files(state, files, places, None, few)?;
+                let scan = self.scan_files(state, files, places, None, &sought)?;
                 hide(scan, lsn_at, visible.through, wanted, limit)?
             }
         };
@@ -219,9 +222,27 @@ impl TableProvider for ArchivedTable {
     }
 }
 
-/// Whether a column must have one of some values, which mostly few rows have.
-fn asks_for_values(predicate: &Arc<dyn PhysicalExpr>) -> bool {
-    LiteralGuarantee::analyze(predicate).iter().any(|known| known.guarantee == Guarantee::In)
+/// The columns that must have one of some values, which mostly few rows have.
+fn sought_values(predicate: &Arc<dyn PhysicalExpr>) -> Vec<LiteralGuarantee> {
+    let mut known = LiteralGuarantee::analyze(predicate);
+    known.retain(|known| known.guarantee == Guarantee::In);
+    known
+}
+
+/// The same as statistics compare it, where all of the values have such a form.
+fn bounds_of(sought: &LiteralGuarantee) -> Option<KeyBounds> {
+    let values = sought.literals.iter().map(bound_of).collect::<Option<Vec<_>>>()?;
+    Some(KeyBounds::new(sought.column.name(), Values::among(values)))
+}
+
+fn bound_of(value: &ScalarValue) -> Option<Bound> {
+    Some(match value {
+        ScalarValue::Int16(Some(number)) => Bound::Number(i64::from(*number)),
+        ScalarValue::Int32(Some(number)) | ScalarValue::Date32(Some(number)) => Bound::Number(i64::from(*number)),
+        ScalarValue::Int64(Some(number)) | ScalarValue::TimestampMicrosecond(Some(number), _) => Bound::Number(*number),
+        ScalarValue::Utf8(Some(text)) => Bound::Bytes(text.as_bytes().into()),
+        _ => return None,
+    })
 }
 
 /// Hides the rows above the watermark, and the columns that only this comparison needed.
