@@ -31,7 +31,7 @@ use super::layout::{LogTable, TablePath};
 use super::log::{self, DdlRow, GapRow, LogRow, MarkRow, RelationRow, RestoreRow, SequenceRow, TransactionRow};
 use super::pruning::{self, KeyBounds, Rows};
 use super::store::{Store, no_archive, object_path};
-use super::writer::{CLAIMED, FRESHNESS, WATERMARK, WATERMARK_TIME};
+use super::writer::{CLAIMED, FRESHNESS, TIMELINE, WATERMARK, WATERMARK_TIME};
 use crate::columnar::names;
 use crate::failure::{Failure, Result};
 use crate::model::{
@@ -137,6 +137,16 @@ impl Archive {
         Ok(watermark)
     }
 
+    /// The source's timeline at the watermark; `None` in an archive of which nobody noted it.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn timeline(&self) -> Result<Option<u32>> {
+        let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(None) };
+        let [timeline] = self.moved_together(&table, [TIMELINE]).await?;
+        Ok(timeline.and_then(|timeline| u32::try_from(timeline).ok()))
+    }
+
     /// Progress numbers of a table. The newest commit mostly has them, which is less to read than the log.
     async fn moved_together<const N: usize>(
         &self,
@@ -197,16 +207,26 @@ impl Archive {
 
     /// The place of every transaction at or below the watermark, in commit order.
     pub async fn commits(&self, watermark: Lsn) -> Result<Vec<Commit>> {
+        self.commits_from(Lsn::ZERO, watermark).await
+    }
+
+    /// The same of those that committed at or after a position.
+    pub async fn commits_from(&self, from: Lsn, watermark: Lsn) -> Result<Vec<Commit>> {
         let mut commits = Vec::new();
         if let Some(table) = self.log_table(LogTable::Transactions).await? {
             for file in table.files(None).await? {
+                let is_before =
+                    |(column, _, greatest): &(String, i64, i64)| column == "lsn" && *greatest < from.as_i64();
+                if file.numbers.iter().any(is_before) {
+                    continue;
+                }
                 let columns = Some(&["lsn", "end_lsn", "xid", "ts"][..]);
                 for batch in self.read(&file, columns).await?.batches().await? {
                     commits_of(&batch, &mut commits)?;
                 }
             }
         }
-        commits.retain(|commit| commit.end_lsn <= watermark);
+        commits.retain(|commit| commit.lsn >= from && commit.end_lsn <= watermark);
         commits.sort_by_key(|commit| commit.lsn);
         Ok(commits)
     }

@@ -42,6 +42,8 @@ pub(super) const WATERMARK_TIME: &str = "afterimage.watermark_time";
 /// How fresh the archive was lately: measured transactions, and microseconds; in `log/transactions`.
 pub(super) const FRESHNESS: [&str; 3] =
     ["afterimage.freshness_transactions", "afterimage.freshness_p50", "afterimage.freshness_p99"];
+/// The source's timeline at the watermark, in `log/transactions`.
+pub(super) const TIMELINE: &str = "afterimage.timeline";
 /// Which writer may publish, in `log/transactions`.
 const EPOCH: &str = "afterimage.epoch";
 /// When that writer claimed the archive, milliseconds since 1970 by its clock, in `log/transactions`.
@@ -91,6 +93,7 @@ pub struct ArchiveWriter {
     store: Store,
     epoch: i64,
     watermark: Option<Lsn>,
+    timeline: Option<u32>,
     transactions: DeltaTable,
     tables: HashMap<TablePath, OpenTable>,
     /// A table has rows that this writer does not know of: what it holds may not be committed any more.
@@ -123,12 +126,17 @@ impl ArchiveWriter {
         };
         let watermark = transactions.progress(WATERMARK).await?.map(Lsn::from_i64);
         let (store, tables) = (store.clone(), HashMap::new());
-        Ok(ArchiveWriter { store, epoch, watermark, transactions, tables, overtaken: false })
+        Ok(ArchiveWriter { store, epoch, watermark, timeline: None, transactions, tables, overtaken: false })
     }
 
     /// The number of this writer's claim.
     pub fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// Notes with each watermark from now on that it is one of this timeline of the source.
+    pub fn on_timeline(&mut self, timeline: u32) {
+        self.timeline = Some(timeline);
     }
 
     /// Whether another writer has claimed the archive since.
@@ -280,6 +288,7 @@ impl ArchiveWriter {
     async fn move_watermark(&mut self, files: &[StagedFile], publication: &Publication) -> Result<DurableLsn> {
         let (end, time) = (publication.end, publication.time.timestamp_micros());
         let mut progress = vec![(WATERMARK, end.as_i64()), (WATERMARK_TIME, time), (EPOCH, self.epoch)];
+        progress.extend(self.timeline.map(|timeline| (TIMELINE, i64::from(timeline))));
         if let Some(Freshness { transactions, p50, p99 }) = publication.freshness {
             let numbers = [transactions as i64, p50.as_micros() as i64, p99.as_micros() as i64];
             progress.extend(FRESHNESS.into_iter().zip(numbers));

@@ -10,6 +10,7 @@ use super::init::{describe_source, drop_slot, initial_definitions, notice_our_en
 use super::run::LostSlot;
 use super::settings::CaptureSettings;
 use super::source_check;
+use super::successor::require_not_behind;
 use crate::archive::{Archive, Store};
 use crate::failure::{Failure, Result};
 use crate::model::{DdlRecord, Lsn, RelationRecord};
@@ -19,6 +20,8 @@ use crate::postgres::{ReplicationConnection, Source, Throttle};
 pub struct Fresh {
     /// Transactions that committed before this are in the images, and no others. The slot gives all that follow.
     pub lsn: Lsn,
+    /// The source's timeline.
+    pub timeline: u32,
     /// When it was, by our clock.
     pub time: DateTime<Utc>,
     pub tables: Vec<StagedImage>,
@@ -48,8 +51,9 @@ pub async fn images_anew(
     facts.require_archivable()?;
     let (identity, store): (_, &Store) = (archive.identity(), archive.store());
     require_publication(&session, &identity.publication).await?;
-    require_not_behind(&session, archive.watermark().await?.lsn).await?;
     let mut replication = ReplicationConnection::connect(source).await?;
+    let server = replication.identify_system().await?;
+    require_not_behind(&server, archive.watermark().await?.lsn)?;
     notice_our_end(&mut replication).await;
     let created = if lost.usable {
         let temporary = format!("{}_image", identity.slot);
@@ -58,7 +62,7 @@ pub async fn images_anew(
         drop_slot(&session, &identity.slot).await?;
         replication.create_slot(&identity.slot, false, true).await?
     };
-    let lsn = created.consistent_point;
+    let (lsn, timeline) = (created.consistent_point, server.timeline);
     let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
     let described = describe_source(source, store, &identity.publication, &snapshot).await?;
     let time = Utc::now();
@@ -79,24 +83,12 @@ pub async fn images_anew(
         .map(|parent| RelationRecord::described(before, parent.relation(), parent.json().to_string()));
     Ok(Fresh {
         lsn,
+        timeline,
         time,
         tables,
         parents: parents.collect(),
         ddl: described.others.map(|objects| initial_definitions(before, time, "GAP", objects)),
     })
-}
-
-/// Refuses before anything is touched: a slot made now would hold the source's log back for nobody.
-async fn require_not_behind(client: &tokio_postgres::Client, watermark: Lsn) -> Result<()> {
-    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
-    let position: Option<Lsn> = row.get::<_, String>(0).parse().ok();
-    match position.filter(|position| *position < watermark) {
-        None => Ok(()),
-        Some(position) => Err(Failure::refused(format!(
-            "the source is at {position}, the archive has history up to {watermark}: the source was restored from an older backup"
-        ))
-        .remedy("the history so far stays readable; begin a new archive with afterimage init and another --archive")),
-    }
 }
 
 async fn require_publication(client: &tokio_postgres::Client, publication: &str) -> Result<()> {

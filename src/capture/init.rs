@@ -192,6 +192,7 @@ impl Beginning<'_> {
         let lsn = created.consistent_point;
         let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
         writer.require_nothing_since(lsn).await?;
+        writer.on_timeline(system.timeline);
 
         let described = describe_source(self.source, self.store, &settings.publication, &snapshot).await?;
         let (tables, ddl) = (described.jobs.len(), described.others);

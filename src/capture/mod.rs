@@ -34,11 +34,13 @@ mod observer;
 mod open_file;
 mod privileges;
 mod receiver;
+mod resent;
 mod run;
 mod settings;
 mod slot_bound;
 pub mod source_check;
 mod spool;
+mod successor;
 mod synchronous;
 mod terms;
 

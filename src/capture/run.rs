@@ -18,9 +18,11 @@ use super::heartbeat::{Heartbeat, Reached};
 use super::known::{KnownRelations, known_tables};
 use super::observer::Observer;
 use super::receiver;
+use super::resent::Resent;
 use super::settings::CaptureSettings;
 use super::source_check;
 use super::spool::{Hold, Outlets, Spool};
+use super::successor::succession;
 use super::synchronous::{Lookout, Pace};
 use super::terms::Terms;
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
@@ -179,18 +181,22 @@ impl Session<'_> {
         let facts = source_check::facts(&catalog).await?;
         facts.require_archivable()?;
         require_same_source(&catalog, identity).await?;
+        let streamed_from = if course.onlooker.wants_rows() { WATCHED_FROM } else { STREAMED_FROM };
+        let sender = self.source.with_setting("logical_decoding_work_mem", streamed_from);
+        let mut replication = ReplicationConnection::connect(&sender).await?;
         let watermark = archive.watermark().await?.lsn;
-        if matches!(self.until, Until::Reached(target) if watermark >= target) {
+        let (timeline, parted) = succession(&mut replication, &archive, watermark).await?;
+        if parted.is_none() && matches!(self.until, Until::Reached(target) if watermark >= target) {
             return Ok(None);
         }
         let slot = wait_for_slot(&catalog, identity, self.patience, &stop).await?;
         // Read after the slot: whoever used it until then may have moved both on.
         let watermark = archive.watermark().await?.lsn;
-        let lost = LostSlot::find(&identity.slot, slot.as_ref(), watermark);
+        let lost = LostSlot::find(&identity.slot, slot.as_ref(), watermark).or(parted);
         let (Some(slot), None) = (slot, &lost) else { return Ok(lost) };
-        let streamed_from = if course.onlooker.wants_rows() { WATCHED_FROM } else { STREAMED_FROM };
-        let sender = self.source.with_setting("logical_decoding_work_mem", streamed_from);
-        let replication = ReplicationConnection::connect(&sender).await?;
+        if slot.failover == Some(false) {
+            keep_through_failovers(&mut replication, &slot.name).await;
+        }
         let (known, unseen) = known_tables(&archive, watermark).await?;
         let in_parts = course.terms.whole_up_to() <= watermark;
         let binary = course.terms.allow_binary(known.values());
@@ -201,7 +207,8 @@ impl Session<'_> {
         // The slot is ours now, so no other archiver streams: the archive can be claimed.
         // A claim whose answer is lost may have replaced our own.
         course.claimed = None;
-        let writer = ArchiveWriter::claim(self.store).await?;
+        let mut writer = ArchiveWriter::claim(self.store).await?;
+        writer.on_timeline(timeline);
         course.claimed = Some(writer.epoch());
         let durable = writer.durable().ok_or_else(|| Failure::failed("the archive has no watermark"))?;
         if durable.lsn() != watermark {
@@ -229,7 +236,9 @@ impl Session<'_> {
         };
         let outlets =
             Outlets { whole: whole_sender, early: early_sender, holds: hold_sender, onlooker: course.onlooker.clone() };
-        let spool = Spool::new(outlets, self.settings, course.terms.clone(), watermark, durable_receiver.clone());
+        let resent = Resent::read(&archive, slot.confirmed_flush, watermark).await?;
+        let spool =
+            Spool::new(outlets, self.settings, course.terms.clone(), watermark, resent, durable_receiver.clone());
         let (job_sender, job_receiver) = mpsc::channel(QUEUED_JOBS);
         let (wanted_sender, wanted_receiver) = mpsc::unbounded_channel();
         let (taken_sender, taken_receiver) = mpsc::channel(1);
@@ -333,6 +342,13 @@ const STREAMED_FROM: &str = "4MB";
 /// The same where somebody watches rows as they come: the least that the source allows.
 const WATCHED_FROM: &str = "64kB";
 
+/// A slot that standbys keep too survives a failover. Where that cannot be had, a failover leaves a gap.
+async fn keep_through_failovers(replication: &mut ReplicationConnection, slot: &str) {
+    if let Err(failure) = replication.set_failover(slot).await {
+        tracing::warn!("after a failover the slot {slot} will be missing: {failure}");
+    }
+}
+
 /// What the source's version can do (PostgreSQL manual, 55.5.1). An unknown option is an error.
 fn stream_options(major: u32, publication: &str, in_parts: bool, binary: bool) -> Vec<(&'static str, String)> {
     let protocol = match major {
@@ -402,13 +418,16 @@ pub struct SlotState {
     pub safe_wal_size: Option<i64>,
     /// Commits in the source wait until they are durable in the archive.
     pub synchronous: bool,
+    /// Standbys keep the slot too; `None` before version 17.
+    pub failover: Option<bool>,
 }
 
 const SLOT: &str = "
 SELECT active_pid, confirmed_flush_lsn::text, COALESCE(wal_status, 'lost'),
        COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size,
-       COALESCE(r.sync_state IN ('sync', 'quorum'), false), r.sent_lsn::text, r.write_lsn::text
-FROM pg_replication_slots LEFT JOIN pg_stat_replication r ON r.pid = active_pid WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
+       COALESCE(r.sync_state IN ('sync', 'quorum'), false), r.sent_lsn::text, r.write_lsn::text,
+       (to_jsonb(s) ->> 'failover')::boolean
+FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = active_pid WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
 
 /// Looks at the archive's slot; `None` where it does not exist.
 pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<Option<SlotState>> {
@@ -424,6 +443,7 @@ pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<O
         held_bytes: row.get(3),
         safe_wal_size: row.get(4),
         synchronous: row.get(5),
+        failover: row.get(8),
     }))
 }
 

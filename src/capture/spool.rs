@@ -23,6 +23,7 @@ use tokio::task::spawn_blocking;
 
 use super::early::{self, EarlyWork, EncodedTransaction};
 use super::receiver::EventBatch;
+use super::resent::Resent;
 use super::settings::CaptureSettings;
 use super::terms::Terms;
 use crate::archive::DurableLsn;
@@ -99,6 +100,8 @@ pub(super) struct Spool {
     outlets: Outlets,
     /// Everything below is in the archive.
     resume: Lsn,
+    /// What of that comes again.
+    resent: Resent,
     /// The source has sent everything below.
     arrived: bool,
     /// Bytes of unfinished transactions in memory, at most.
@@ -154,11 +157,13 @@ impl Spool {
         settings: &CaptureSettings,
         terms: Terms,
         resume: Lsn,
+        resent: Resent,
         durable: watch::Receiver<DurableLsn>,
     ) -> Spool {
         Spool {
             outlets,
             resume,
+            resent,
             arrived: false,
             memory: settings.memory_in_progress(),
             directory: settings.spill_directory.clone(),
@@ -177,7 +182,8 @@ impl Spool {
     /// Works until the source's stream ends or the next stage hangs up.
     ///
     /// # Errors
-    /// Transient where there is no room for what does not fit into memory.
+    /// Transient where there is no room for what does not fit into memory; refused where what comes again is not what the
+    /// archive has.
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<EventBatch>) -> Result<()> {
         loop {
             let batch = tokio::select! {
@@ -224,7 +230,7 @@ impl Spool {
             return self.control(control).await;
         }
         match self.open {
-            None => self.whole(body),
+            None => self.whole(body)?,
             Some(Open::Streamed(xid)) => {
                 let (subxid, kind, rest) = pgoutput::streamed(&body).map_err(malformed)?;
                 self.keep(xid, subxid, kind, rest).await;
@@ -239,15 +245,17 @@ impl Spool {
     }
 
     /// A message of a transaction that comes whole, or of none.
-    fn whole(&mut self, body: Bytes) {
+    fn whole(&mut self, body: Bytes) -> Result<()> {
         match body.first() {
             Some(b'B') => {
-                let begin = pgoutput::decode(&body);
-                self.skipping = matches!(begin, Ok(Message::Begin { commit_lsn, .. }) if commit_lsn < self.resume);
+                self.skipping = match pgoutput::decode(&body) {
+                    Ok(Message::Begin { commit_lsn, xid, .. }) => self.resent.has(commit_lsn, xid)?,
+                    _ => false,
+                };
             }
             Some(b'C') if self.skipping => {
                 self.skipping = false;
-                return;
+                return Ok(());
             }
             _ => {}
         }
@@ -256,6 +264,7 @@ impl Spool {
         } else {
             self.pass(body);
         }
+        Ok(())
     }
 
     /// Keeps a description, which the source takes for told, until it is needed. False where it is another message.
@@ -415,10 +424,9 @@ impl Spool {
             return Err(self.terms.want_whole_up_to(end.end_lsn, why));
         }
         let (begin, commit) = pgoutput::bounds(&end);
-        self.whole(Bytes::copy_from_slice(&begin));
+        self.whole(Bytes::copy_from_slice(&begin))?;
         if transaction.early == Early::Begun && self.pass_encoded(end, &mut transaction.content).await {
-            self.whole(Bytes::copy_from_slice(&commit));
-            return Ok(());
+            return self.whole(Bytes::copy_from_slice(&commit));
         }
         transaction.content.complete();
         let memory = transaction.content.take();
@@ -427,22 +435,21 @@ impl Spool {
             rewind(file).map_err(|error| self.unreadable(&error))?;
             while let Some(piece) = read(file).await.map_err(|error| self.unreadable(&error))? {
                 records.add(piece);
-                if !self.pass_records(&mut records, &transaction.content).await {
+                if !self.pass_records(&mut records, &transaction.content).await? {
                     return Ok(());
                 }
             }
         }
         for piece in memory {
             records.add(piece);
-            if !self.pass_records(&mut records, &transaction.content).await {
+            if !self.pass_records(&mut records, &transaction.content).await? {
                 return Ok(());
             }
         }
         if !records.is_empty() {
             return Err(Failure::failed(format!("what was kept of transaction {} is not whole", end.xid)));
         }
-        self.whole(Bytes::copy_from_slice(&commit));
-        Ok(())
+        self.whole(Bytes::copy_from_slice(&commit))
     }
 
     /// Hands a transaction on as it was encoded while it ran. False where it was not, or is not taken so.
@@ -471,17 +478,17 @@ impl Spool {
     }
 
     /// False where nobody wants more.
-    async fn pass_records(&mut self, records: &mut Records, transaction: &InProgress) -> bool {
+    async fn pass_records(&mut self, records: &mut Records, transaction: &InProgress) -> Result<bool> {
         for (subxid, message) in records {
             // A description counts even if the subtransaction that needed it was rolled back.
             if !self.note_relation(&message) && !transaction.is_void(subxid) {
-                self.whole(message);
+                self.whole(message)?;
             }
             if self.batch.len() >= BATCH_EVENTS && !self.hand_on().await {
-                return false;
+                return Ok(false);
             }
         }
-        self.hand_on().await
+        Ok(self.hand_on().await)
     }
 
     /// Moves the largest transactions into files until the rest fits.

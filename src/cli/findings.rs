@@ -188,6 +188,7 @@ mod tests {
                 held_bytes: 50 << 20,
                 safe_wal_size,
                 synchronous: false,
+                failover: None,
             }))
             .state
         };

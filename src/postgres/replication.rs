@@ -57,7 +57,7 @@ pub struct ReplicationConnection {
 pub struct SystemIdentity {
     /// The number that `initdb` gave the cluster; its copies share it.
     pub system_identifier: u64,
-    pub timeline: i32,
+    pub timeline: u32,
     /// Up to where the server has flushed its log.
     pub position: Lsn,
     pub database: String,
@@ -128,6 +128,15 @@ impl ReplicationConnection {
         let command = create_slot_command(name, temporary, export_snapshot, self.server_major);
         let rows = self.simple_query(&command).await.context(format_args!("cannot create slot {name}"))?;
         parse_created_slot(&rows).ok_or_else(|| Malformed.into())
+    }
+
+    /// Asks for a slot to be kept on standbys too, so that it survives a failover (version 17 on).
+    ///
+    /// # Errors
+    /// As [`diagnose`](super::diagnose) says: a standby cannot, nor can a slot that is in use.
+    pub async fn set_failover(&mut self, slot: &str) -> Result<()> {
+        let command = format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", quote_identifier(slot));
+        self.simple_query(&command).await.map(drop)
     }
 
     /// Runs a replication command or an SQL statement and returns its rows as text.

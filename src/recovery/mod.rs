@@ -88,6 +88,7 @@ impl Resumption<'_> {
         if writer.durable().map(DurableLsn::lsn) != Some(self.watermark.lsn) {
             return Err(Failure::transient("the archive moved on while base images were taken"));
         }
+        writer.on_timeline(fresh.timeline);
         let before = self.archive.tables_before(self.watermark.lsn).await?;
         let before: HashMap<u32, RelationVersion> =
             before.into_values().map(|relation| (relation.oid, relation)).collect();

@@ -9,6 +9,7 @@ mod definitions;
 mod demo;
 mod dependencies;
 mod elsewhere;
+mod failovers;
 mod freshness;
 mod gaps;
 mod guard;

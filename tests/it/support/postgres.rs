@@ -89,7 +89,12 @@ impl Database {
     async fn make(server: &Scratch, name: String, options: &str) -> Database {
         let administrator = connect(&server.url("postgres")).await;
         administrator.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0 {options}")).await.unwrap();
-        Database { url: server.url(&name), bin_dir: server.bin_dir().to_owned(), name }
+        Database::existing(server, &name)
+    }
+
+    /// One that a server has already.
+    pub(crate) fn existing(server: &Scratch, name: &str) -> Database {
+        Database { url: server.url(name), bin_dir: server.bin_dir().to_owned(), name: name.to_owned() }
     }
 
     /// From version 16 on: changes are sent as soon as they are decoded, while their transaction goes on.
