@@ -32,7 +32,7 @@ const LOG: &str = "warn,ballista_executor=info,ballista_executor::metrics=debug"
 /// Plans are trees, and what walks them recurses.
 const STACK: usize = 32 << 20;
 
-/// Planning anew while a statement runs leaves statements with several UNIONs without an answer in Ballista 55.
+/// Where it plans anew while a statement runs, Ballista 55 leaves some statements without an answer.
 const SETTINGS: [&str; 2] =
     ["SET ballista.planner.adaptive.enabled = false", "SET datafusion.execution.target_partitions = 2"];
 
