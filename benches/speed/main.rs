@@ -9,7 +9,7 @@
 //! | what the source's users feel of an archiver | the same beside `pg_recvlogical` |
 //! | capture through twenty rules of the guard | the same without rules |
 //! | an alert before the commit | the commit |
-//! | state of a table, one key's row, as the archive grows | DuckDB over the same Parquet files |
+//! | state of a table, one key's changes, deletions per minute, as the archive grows | DuckDB over the same Parquet files |
 //!
 //! A rate says as much of the machine as of the program, and machines are shared; a ratio to what PostgreSQL's own
 //! programs do with the same bytes, run by turns, says more. Every run is a process of its own and is measured from its

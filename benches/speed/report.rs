@@ -65,7 +65,7 @@ fn revision() -> Result<String> {
 pub(crate) struct Report {
     part: &'static str,
     machine: Machine,
-    compared: Vec<[String; 8]>,
+    compared: Vec<[String; 9]>,
     alone: Vec<[String; 5]>,
     waits: Vec<[String; 4]>,
     freshness: Vec<[String; 4]>,
@@ -108,6 +108,7 @@ impl Report {
                 _ => format!("**{typical:.2}** ({lowest:.2} to {highest:.2})"),
             },
             micros_per_row(rows, &costs.ours),
+            mebibytes(&costs.yardstick),
             mebibytes(&costs.ours),
         ];
         println!("{}", line(&cells));
@@ -240,7 +241,8 @@ impl Report {
             "ours rows/s",
             "ratio",
             "our processor s per 1M rows",
-            "peak MiB",
+            "yardstick's peak MiB",
+            "our peak MiB",
         ];
         text.push_str(&table(&compared, &self.compared));
         text.push_str(&table(&["what", "rows", "time", "rows/s", "peak MiB"], &self.alone));

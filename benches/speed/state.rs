@@ -1,11 +1,12 @@
-//! The state of a table after maintenance, and one key's row, against DuckDB over the same Parquet files, and a restore out
-//! of the same archive, as it grows.
+//! The state of a table after maintenance, one key's changes, and deletions per minute, against DuckDB over the same Parquet
+//! files, and a restore out of the same archive, as it grows.
 //!
 //! DuckDB reads the newest image and the changes since, as we do, and takes of each key the last: the fastest of several
 //! plans that were tried, `max` of the position per key, joined back. Both write CSV. Of a state only DuckDB's query is on
-//! its bill, not Python's start; of us the whole process is. Looking one key up takes less than starting a process, so of
-//! both sides only the query counts there: DuckDB is told the files, we have read their names from the Delta log, and
-//! neither has read anything of them.
+//! its bill, not Python's start; of us the whole process is. Looking one key up, and counting in a column, take hardly more
+//! than starting a process, so of both sides only the query counts there: DuckDB is told the files, we have read their names
+//! from the Delta log, and neither has read anything of them. Memory is a whole process's on both sides: Python with DuckDB,
+//! and ours.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use arrow::array::RecordBatch;
 use futures::TryStreamExt as _;
 
 use super::Result;
-use super::lab::{Lab, compare, settle};
+use super::lab::{Lab, ROW, compare, settle};
 use super::process::{self, Cost};
 use super::report::{Report, thousands};
 use super::restore;
@@ -31,6 +32,8 @@ const CHANGES: [u64; 2] = [1_000_000, 10_000_000];
 const LARGE: u64 = 100_000_000;
 /// Of so many rows each transaction changes one.
 const EVERY: u64 = 10;
+/// Of so many rows each transaction deletes one, and inserts it again.
+const DELETED_EVERY: u64 = 1000;
 const DATABASE: &str = "state";
 const KEY: u64 = 4711;
 
@@ -49,11 +52,7 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
         let kind = format!("{} changes since the image", thousands(changes));
         let (before, started) = (done, Instant::now());
         while done < changes {
-            let number = done / (KEYS / EVERY) % EVERY;
-            lab.sql(
-                DATABASE,
-                &format!("UPDATE items SET changed_at = now(), title = md5(title) WHERE id % {EVERY} = {number}"),
-            )?;
+            lab.sql(DATABASE, &transaction(done / (KEYS / EVERY) % EVERY))?;
             done += KEYS / EVERY;
         }
         lab.wait_until_archived(DATABASE)?;
@@ -75,6 +74,17 @@ pub(crate) fn measure(lab: &Lab, report: &mut Report) -> Result<()> {
     lab.forget(DATABASE, &archive)
 }
 
+/// A tenth of the rows is changed, and of these a hundredth is deleted and comes back: so many changes as a tenth of the
+/// rows in all.
+fn transaction(number: u64) -> String {
+    format!(
+        "DELETE FROM items WHERE id % {DELETED_EVERY} = {number};
+         INSERT INTO items SELECT {ROW} FROM generate_series(1, {KEYS}) n WHERE n % {DELETED_EVERY} = {number};
+         UPDATE items SET changed_at = now(), title = md5(title)
+           WHERE id % {EVERY} = {number} AND id % {DELETED_EVERY} NOT IN ({number}, {number} + {EVERY})"
+    )
+}
+
 fn maintain(lab: &Lab, archive: &Path, floor: &str) -> Result<Cost> {
     let file = lab.path("maintenance.toml");
     fs::write(&file, format!("[maintenance]\nimage_floor = \"{floor}\"\n"))?;
@@ -86,52 +96,66 @@ fn states(lab: &Lab, archive: &Path, report: &mut Report, kind: &str, changes: u
     let at = lab.position(DATABASE)?;
     lab.wait_until_archived(DATABASE)?;
     let state = compare(
-        || duckdb(archive, None),
+        || duckdb(&state_sql(archive)?),
         || process::measure(lab.afterimage(DATABASE, archive).args(["export", "items", "--at", &at])),
     )?;
     report.compared(&format!("state of a table of {} rows, {kind}", thousands(KEYS)), "DuckDB", changes, &state);
     let sql = format!("SELECT * FROM changes.items WHERE id = {KEY}");
-    let lookup = compare(|| duckdb(archive, Some(KEY)), || looked_up(archive, &sql))?;
+    let theirs = format!("SELECT * FROM {} WHERE id = {KEY}", changes_of(archive)?);
+    let lookup = compare(|| duckdb(&theirs), || asked(lab, archive, &sql))?;
     report.compared(&format!("one key's changes, {kind}"), "DuckDB", 1, &lookup);
+    let per_minute = |changes: &str| {
+        format!("SELECT date_trunc('minute', _ts), count(*) FROM {changes} WHERE _op = 'delete' GROUP BY 1 ORDER BY 1")
+    };
+    let (theirs, sql) = (per_minute(&changes_of(archive)?), per_minute("changes('items')"));
+    let deletions = compare(|| duckdb(&theirs), || asked(lab, archive, &sql))?;
+    report.compared(&format!("deletions per minute, {kind}"), "DuckDB", changes, &deletions);
     let restored = restore::of_the_same_rows(lab, DATABASE, archive)?;
     report.alone(&format!("restore of deleted rows, {kind}"), restore::SAME_ROWS, &restored);
     Ok(())
 }
 
-/// The same from the same files, as the Delta log lists them.
-fn duckdb(archive: &Path, key: Option<u64>) -> Result<Cost> {
+/// The changes as DuckDB reads them.
+fn changes_of(archive: &Path) -> Result<String> {
+    Ok(format!("read_parquet([{}])", parquet_files(&archive.join("changes/public/items"))?))
+}
+
+/// The state as DuckDB finds it quickest.
+fn state_sql(archive: &Path) -> Result<String> {
+    let (images, since) = newest_image(archive)?;
+    let changes = changes_of(archive)?;
+    Ok(format!(
+        "WITH c AS (SELECT * FROM {changes} WHERE _lsn >= {since}), last AS (SELECT coalesce(id, _old.id) AS k, max(_lsn * 1048576 + _seq) AS p
+           FROM c GROUP BY 1)
+         SELECT c.id, c.title, c.details, c.changed_at FROM c JOIN last
+           ON c.id = last.k AND c._lsn * 1048576 + c._seq = last.p WHERE c._op <> 'delete'
+         UNION ALL SELECT id, title, details, changed_at FROM read_parquet([{images}]) i
+           WHERE NOT EXISTS (SELECT 1 FROM last WHERE last.k = i.id)"
+    ))
+}
+
+/// Asks DuckDB; the files are those that the Delta log lists.
+fn duckdb(sql: &str) -> Result<Cost> {
     let python = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().map(|target| target.join("python/bin/python"));
     let python = python.filter(|python| python.exists()).ok_or("there is no DuckDB; run tests/install test")?;
-    let mut command = Command::new(python);
-    let (images, since) = newest_image(archive)?;
-    let changes = parquet_files(&archive.join("changes/public/items"))?;
-    let changes = format!("SELECT * FROM read_parquet([{changes}])");
-    let sql = match key {
-        Some(key) => format!("{changes} WHERE id = {key}"),
-        None => format!(
-            "WITH c AS ({changes} WHERE _lsn >= {since}), last AS (SELECT coalesce(id, _old.id) AS k, max(_lsn * 1048576 + _seq) AS p
-               FROM c GROUP BY 1)
-             SELECT c.id, c.title, c.details, c.changed_at FROM c JOIN last
-               ON c.id = last.k AND c._lsn * 1048576 + c._seq = last.p WHERE c._op <> 'delete'
-             UNION ALL SELECT id, title, details, changed_at FROM read_parquet([{images}]) i
-               WHERE NOT EXISTS (SELECT 1 FROM last WHERE last.k = i.id)"
-        ),
-    };
     let copy = format!("COPY ({sql}) TO '/dev/null' (FORMAT csv, HEADER)");
     let script = format!(
-        "import duckdb, time\nduckdb.sql('SET enable_progress_bar = false')\nbegun = time.time()\nduckdb.sql({copy:?})\nprint(time.time() - begun)"
+        "import duckdb, resource, time\nduckdb.sql('SET enable_progress_bar = false')\nbegun = time.time()\nduckdb.sql({copy:?})
+print(time.time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     );
-    let output = command.args(["-c", &script]).output()?;
+    let output = Command::new(python).args(["-c", &script]).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
-    let seconds = String::from_utf8(output.stdout)?;
-    let wall = Duration::from_secs_f64(seconds.trim().parse().map_err(|_| format!("DuckDB said {seconds:?}"))?);
-    Ok(Cost { wall, processor: wall, peak_bytes: 0 })
+    let said = String::from_utf8(output.stdout)?;
+    let (seconds, kibibytes) = said.trim().split_once(' ').ok_or_else(|| format!("DuckDB said {said:?}"))?;
+    let wall = Duration::from_secs_f64(seconds.parse()?);
+    Ok(Cost { wall, processor: wall, peak_bytes: kibibytes.parse::<u64>()? << 10 })
 }
 
-/// Asks in this process.
-fn looked_up(archive: &Path, sql: &str) -> Result<Cost> {
+/// Asks in this process, with the archive open; the memory is that of a process that asks the same.
+fn asked(lab: &Lab, archive: &Path, sql: &str) -> Result<Cost> {
+    let process = process::measure(lab.afterimage(DATABASE, archive).args(["query", "--format", "csv", sql]))?;
     let runtime = tokio::runtime::Runtime::new()?;
     let wall = runtime.block_on(async {
         let store = Store::open(&format!("file://{}", archive.display()))?;
@@ -145,9 +169,9 @@ fn looked_up(archive: &Path, sql: &str) -> Result<Cost> {
         let batches: Vec<RecordBatch> = session.sql(sql).await?.batches.try_collect().await?;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let wall = begun.elapsed();
-        if rows == 0 { Err("the key was not found".into()) } else { Result::Ok(wall) }
+        if rows == 0 { Err("nothing was found".into()) } else { Result::Ok(wall) }
     })?;
-    Ok(Cost { wall, processor: wall, peak_bytes: 0 })
+    Ok(Cost { wall, processor: wall, peak_bytes: process.peak_bytes })
 }
 
 /// The files of the newest image, and its LSN.

@@ -15,12 +15,12 @@ use arrow::array::{
 use arrow::buffer::NullBuffer;
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
-use futures::TryStreamExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::changes::{ChangeBatch, FilePart, Key, KeySet, Range, Select, key_conditions, wanted_in};
+use super::changes::{ChangeBatch, FilePart, Key, KeySet, PARALLEL_FILES, Range, Select, key_conditions, wanted_in};
 use super::overlay::{is_before, names_of};
 use super::table_at::{TableAt, identity_kind, key_fields, key_of_fields, places_in, rearrange};
-use crate::archive::Archive;
+use crate::archive::{Archive, DataFile};
 use crate::columnar::{
     ImageBuilder, RowReader, RowText, Storage, Wanted, conform, conform_exact, conform_old, exact_field, names,
     old_rows,
@@ -91,6 +91,8 @@ pub struct Chronicle {
     from: Lsn,
     to: Lsn,
     only: Option<Arc<KeySet>>,
+    /// Whether another table had one of the names before or since.
+    shares_names: bool,
     /// The partitions of a partitioned table, which has no rows of its own.
     leaves: Vec<Chronicle>,
 }
@@ -149,8 +151,9 @@ impl Chronicle {
         let relation = last.unwrap_or(&records[0]).relation.clone();
         let columns = relation.columns.iter().map(|column| Column { stored: column.name.clone(), ..column.clone() });
         let (columns, names) = (columns.collect(), names_of(&records));
+        let shares_names = all.iter().any(|record| record.relation.oid != oid && names.contains(&record.relation.name));
         let (archive, only, leaves) = (archive.clone(), None, Vec::new());
-        Chronicle { archive, records, names, columns, relation, from, to, only, leaves }
+        Chronicle { archive, records, names, columns, relation, from, to, only, shares_names, leaves }
     }
 
     /// The same with its rows shown in the columns of the partitioned table.
@@ -217,6 +220,33 @@ impl Chronicle {
             || TableAt::of_relation(&self.archive, self.relation.oid, Position::before(from)).await.is_ok();
         let from = if known { from } else { self.from };
         Ok(Chronicle { from, to: to.max(from), ..self })
+    }
+
+    pub fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// From which commit LSN on and before which.
+    pub fn range(&self) -> std::ops::Range<Lsn> {
+        self.from..self.to
+    }
+
+    /// Whether it is not only that of some rows.
+    pub fn is_of_all_rows(&self) -> bool {
+        self.only.is_none()
+    }
+
+    /// The files with changes of the range. What is outside of the range may be in them too, other tables' changes are not.
+    pub async fn files(&self) -> Result<Vec<DataFile>> {
+        let (from, to) = (Position::before(self.from), Position::before(self.to));
+        let range = Range { archive: &self.archive, names: &self.names, oid: self.relation.oid, key: &[], from, to };
+        let (files, parts) = range.parts(Vec::new()).await?;
+        if !self.shares_names {
+            return Ok(files);
+        }
+        let is_ours = async |part: FilePart| part.open().await.map(|found| found.is_some());
+        let is_ours: Vec<bool> = stream::iter(parts).map(is_ours).buffered(PARALLEL_FILES).try_collect().await?;
+        Ok(files.into_iter().zip(is_ours).filter_map(|(file, ours)| ours.then_some(file)).collect())
     }
 
     /// The table as it was at the end of the range.

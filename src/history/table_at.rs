@@ -87,7 +87,13 @@ fn absent(name: &TableName, cut: &Cut, records: &[RelationRecord]) -> Failure {
             Failure::refused(format!("{name} did not exist at {}: it has another name since", cut.point))
                 .remedy(format!("it became {now}"))
         }
-        None => Failure::refused(format!("{name} did not exist at {}", cut.point)).remedy("choose a later point"),
+        None => {
+            let refused = Failure::refused(format!("{name} did not exist at {}", cut.point));
+            match records.iter().find(|record| record.relation.name == *name) {
+                Some(first) => refused.remedy(format!("it was there from transaction {} on", first.position.lsn)),
+                None => refused.remedy("choose a later point"),
+            }
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! ```text
 //!   events of the files ── sort by life and place in history (spills) ── lives ── rows of the account
 //! ```
+//!
+//! Changes of which nothing of their rows is asked need none of that ([`super::bare`]).
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +26,7 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream, project_schema};
 use futures::StreamExt as _;
 
+use super::bare::{bare_changes, bare_columns};
 use super::conditions::range_of;
 use super::emission::Emission;
 use super::state::{external, keys_of};
@@ -62,14 +65,14 @@ impl TableProvider for AccountTable {
 
     async fn scan(
         &self,
-        _state: &dyn Session,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let mut plans = Vec::new();
         for part in self.chronicle.parts() {
-            plans.push(self.plan(part, projection, filters).await?);
+            plans.push(self.plan(part, state, projection, filters).await?);
         }
         match plans.len() {
             0 => Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?))),
@@ -83,6 +86,7 @@ impl AccountTable {
     async fn plan(
         &self,
         part: &Chronicle,
+        state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -95,6 +99,10 @@ impl AccountTable {
         if self.account == Account::Changes {
             let (lsns, times) = (range_of(filters, names::LSN), range_of(filters, names::TS));
             chronicle = chronicle.narrowed(lsns, times).await.map_err(external)?;
+            let bare = bare_columns(&self.schema, projection).filter(|_| chronicle.is_of_all_rows());
+            if let Some(asked) = bare {
+                return bare_changes(&chronicle, &self.schema, &asked, state, filters).await;
+            }
         }
         let chronicle = Arc::new(chronicle);
         let telling = if self.account == Account::Changes { Telling::Changes } else { Telling::Lives };

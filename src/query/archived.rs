@@ -172,7 +172,7 @@ impl Tables for ArchivedTables {
     }
 }
 
-fn data_file(file: &crate::archive::DataFile) -> Result<DataFile> {
+pub(super) fn data_file(file: &crate::archive::DataFile) -> Result<DataFile> {
     let path = Path::parse(&file.path).map_err(|error| Failure::failed(format!("data file {}: {error}", file.path)))?;
     let mut found = DataFile::new(path, file.size);
     found.numbers.clone_from(&file.numbers);

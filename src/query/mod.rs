@@ -26,6 +26,7 @@
 
 mod account;
 mod archived;
+mod bare;
 mod catalog;
 mod conditions;
 mod derived;

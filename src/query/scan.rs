@@ -63,9 +63,10 @@ pub struct ArchivedTable {
     store: ObjectStoreUrl,
 }
 
-/// The watermark and where the scan has the column that it limits.
+/// The watermark, or a narrower range, and where the scan has the column that it limits.
 #[derive(Debug, Clone, Copy)]
 struct Visible {
+    from: Option<i64>,
     through: i64,
     place: usize,
 }
@@ -79,8 +80,7 @@ impl ArchivedTable {
     pub fn new(files: TableFiles, store: ObjectStoreUrl) -> Result<ArchivedTable> {
         let shown = Arc::new(nullable(&files.schema));
         let (scanned, places) = scanned_schema(&shown, &files);
-        let visible =
-            files.visible_through.map(|through| visible(&shown, &places, &files.lsn_column, through)).transpose()?;
+        let visible = files.visible_through.map(|through| visible(&shown, &places, &files, through)).transpose()?;
         let lsn_column = scanned.file_schema().index_of(stored_name(&files, &files.lsn_column)).ok();
         let listed = files
             .files
@@ -105,7 +105,7 @@ impl ArchivedTable {
             .iter()
             .map(|filter| self.to_scanned(state.create_physical_expr(filter.clone(), &schema)?))
             .collect::<Result<Vec<_>>>()?;
-        let of_watermark = self.visible.map(|visible| at_most(self.scanned_column(visible.place), visible.through));
+        let of_watermark = self.visible.map(|visible| visible.condition(self.scanned_column(visible.place)));
         Ok(conjunction_opt(of_query.into_iter().chain(of_watermark)))
     }
 
@@ -215,7 +215,7 @@ impl TableProvider for ArchivedTable {
                 let wanted = places.len();
                 let lsn_at = position_or_push(&mut places, visible.place);
                 let scan = self.scan_files(state, files, places, None, &sought)?;
-                hide(scan, lsn_at, visible.through, wanted, limit)?
+                hide(scan, lsn_at, visible, wanted, limit)?
             }
         };
         under_shown_names(plan, &shown)
@@ -249,12 +249,12 @@ fn bound_of(value: &ScalarValue) -> Option<Bound> {
 fn hide(
     scan: Arc<dyn ExecutionPlan>,
     lsn_at: usize,
-    through: i64,
+    visible: Visible,
     wanted: usize,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let name = scan.schema().field(lsn_at).name().clone();
-    let filter = FilterExecBuilder::new(at_most(Arc::new(Column::new(&name, lsn_at)), through), scan)
+    let filter = FilterExecBuilder::new(visible.condition(Arc::new(Column::new(&name, lsn_at))), scan)
         // Nearly every row is visible; the default guess of one in five would mislead join planning.
         .with_default_selectivity(100)
         .apply_projection(Some((0..wanted).collect()))?
@@ -275,9 +275,19 @@ fn under_shown_names(plan: Arc<dyn ExecutionPlan>, shown: &SchemaRef) -> Result<
     Ok(Arc::new(ProjectionExec::try_new(renamed.collect::<Vec<_>>(), plan)?))
 }
 
-fn at_most(column: Arc<dyn PhysicalExpr>, bound: i64) -> Arc<dyn PhysicalExpr> {
-    let bound = Arc::new(Literal::new(ScalarValue::Int64(Some(bound))));
-    Arc::new(BinaryExpr::new(column, Operator::LtEq, bound))
+impl Visible {
+    /// What the column must be.
+    fn condition(self, column: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+        let compared = |operator, bound| -> Arc<dyn PhysicalExpr> {
+            let bound = Arc::new(Literal::new(ScalarValue::Int64(Some(bound))));
+            Arc::new(BinaryExpr::new(Arc::clone(&column), operator, bound))
+        };
+        let through = compared(Operator::LtEq, self.through);
+        match self.from {
+            Some(from) => Arc::new(BinaryExpr::new(compared(Operator::GtEq, from), Operator::And, through)),
+            None => through,
+        }
+    }
 }
 
 fn position_or_push(places: &mut Vec<usize>, place: usize) -> usize {
@@ -317,9 +327,12 @@ fn stored_field(shown: &Field, files: &TableFiles) -> Field {
     shown.clone().with_name(stored_name(files, shown.name()))
 }
 
-fn visible(shown: &Schema, places: &[usize], lsn_column: &str, through: i64) -> Result<Visible> {
+fn visible(shown: &Schema, places: &[usize], files: &TableFiles, through: i64) -> Result<Visible> {
+    let lsn_column = &files.lsn_column;
     match shown.column_with_name(lsn_column) {
-        Some((at, field)) if field.data_type() == &DataType::Int64 => Ok(Visible { through, place: places[at] }),
+        Some((at, field)) if field.data_type() == &DataType::Int64 => {
+            Ok(Visible { from: files.visible_from, through, place: places[at] })
+        }
         // Showing all rows would show transactions that are not committed in the archive.
         _ => Err(broken(format!("the table has a watermark but no 64-bit {lsn_column} column"))),
     }

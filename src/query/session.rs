@@ -73,7 +73,7 @@ impl Session {
         store_url: Url,
         limits: Limits,
     ) -> Result<Session> {
-        let store_name = ObjectStoreUrl::parse(&store_url[..Position::BeforePath]).map_err(failure_of)?;
+        let store_name = store_name(&store_url)?;
         let spill = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![limits.spill_dir]));
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(SharedMemory::new(limits.memory_bytes)))
@@ -319,4 +319,9 @@ fn unknown_table(missing: &str, listed: &[TableRef]) -> Failure {
         false => format!("did you mean {}? SHOW TABLES lists all", near.join(" or ")),
     };
     Failure::usage(format!("there is no table {missing} in the archive")).remedy(remedy)
+}
+
+/// What an object store is called in plans.
+pub(super) fn store_name(root: &Url) -> Result<ObjectStoreUrl> {
+    ObjectStoreUrl::parse(&root[..Position::BeforePath]).map_err(failure_of)
 }

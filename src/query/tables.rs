@@ -76,6 +76,8 @@ pub struct TableFiles {
     pub files: Vec<DataFile>,
     /// Rows whose [`TableFiles::lsn_column`] is above this, or NULL, are not visible. `None`: all rows are.
     pub visible_through: Option<i64>,
+    /// Where the table has `visible_through`: rows whose column is below this are not visible either.
+    pub visible_from: Option<i64>,
     /// The shown name of the 64-bit column that places a row in commit order.
     pub lsn_column: String,
     /// For columns whose name in the files differs from the one shown: shown name to stored name.
@@ -85,7 +87,8 @@ pub struct TableFiles {
 impl TableFiles {
     /// A table whose files have its columns under the names that are shown, and whose rows `_lsn` places.
     pub fn new(schema: SchemaRef, files: Vec<DataFile>, visible_through: Option<i64>) -> Self {
-        TableFiles { schema, files, visible_through, lsn_column: "_lsn".into(), stored_names: HashMap::new() }
+        let (lsn_column, stored_names) = ("_lsn".into(), HashMap::new());
+        TableFiles { schema, files, visible_through, visible_from: None, lsn_column, stored_names }
     }
 }
 

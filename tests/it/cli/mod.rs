@@ -6,6 +6,7 @@ mod drill;
 mod export;
 mod forensics;
 mod help;
+mod limits;
 mod partitions;
 mod past;
 mod points;

@@ -229,6 +229,7 @@ async fn mistakes_are_explained() {
     let early = format!("SELECT * FROM late FOR SYSTEM_TIME AS OF 'before:{}'", transactions(&scene)[0]);
     let early = complaint(scene.offline(["query", &early]).run(PATIENCE), 4);
     assert_has(&early.cause, &["public.late did not exist at"]);
+    assert_has(&early.remedy, &["it was there from transaction "]);
     assert_eq!(values(&scene, "SELECT id FROM late"), [json!([1])]);
     let future = complaint(scene.offline(["query", "SELECT * FROM as_of('t', 'FFFFFFF/0')"]).run(PATIENCE), 4);
     assert_has(&future.cause, &["above the archive's watermark"]);

@@ -112,3 +112,66 @@ async fn conditions_on_time_and_place_leave_later_changes_unread() {
     let end = scene.offline(["query", "SELECT count(*) FROM changes('p')"]).run(PATIENCE).expect(1);
     assert_has(&end.stderr, &["error: "]);
 }
+
+#[tokio::test]
+async fn what_happened_when_is_told_without_reading_rows() {
+    let scene = Scene::archived(Release::System, "CREATE TABLE p (id int PRIMARY KEY, v text)").await;
+    scene.database.run("INSERT INTO p SELECT i, 'v' FROM generate_series(1, 3000) i; UPDATE p SET v = 'w'").await;
+    scene.database.run("DELETE FROM p WHERE id > 1000").await;
+    scene.catch_up();
+    let per_minute =
+        "SELECT count(*) AS minutes, sum(rows) AS rows FROM (SELECT date_trunc('minute', _ts), count(*) AS rows
+        FROM changes('p') WHERE _op = 'delete' GROUP BY 1) AS minute";
+    let ask = |sql: &str| json_lines(&scene.ask_offline(["query", "--json", sql])).remove(0);
+    let told = ask(per_minute);
+    assert_eq!(told["rows"], 2000);
+    let files = scene.directory.join("archive/changes/public/p");
+    let destroyed = python(DESTROY, [files.to_str().unwrap(), "id", "v", "_old.id", "_missing.list.element"]);
+    assert_ne!(destroyed, "0\n");
+    assert_eq!(ask(per_minute), told);
+    assert_eq!(ask("SELECT count(*) AS n FROM changes('p')")["n"], 8000);
+    // The test is one: whoever asks for a row has it read.
+    let end = scene.offline(["query", "SELECT count(old.id) FROM changes('p')"]).run(PATIENCE).expect(1);
+    assert_has(&end.stderr, &["the file is damaged"]);
+}
+
+#[tokio::test]
+async fn changes_are_the_same_whether_their_rows_are_asked_or_not() {
+    let tables =
+        "CREATE TABLE p (id int PRIMARY KEY, v text); CREATE TABLE bag (v text); ALTER TABLE bag REPLICA IDENTITY FULL;
+        CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (10);
+        CREATE TABLE high PARTITION OF parted FOR VALUES FROM (10) TO (20)";
+    let scene = Scene::archived(Release::System, tables).await;
+    let mut points = vec![scene.watermark()];
+    for sql in [
+        "INSERT INTO p VALUES (1, 'a'), (2, 'b'); INSERT INTO bag VALUES ('x'), ('x'); INSERT INTO parted VALUES (1), (11)",
+        "UPDATE p SET id = 3 WHERE id = 1; DELETE FROM bag; UPDATE parted SET id = 12 WHERE id = 1; TRUNCATE p",
+        "ALTER TABLE p RENAME TO former; CREATE TABLE p (id int PRIMARY KEY, n int)",
+        "INSERT INTO p VALUES (7, 7); UPDATE p SET n = 8; INSERT INTO former VALUES (9, 'z')",
+        "ALTER TABLE parted DETACH PARTITION high; INSERT INTO high VALUES (13); DROP TABLE bag; INSERT INTO parted VALUES (2)",
+    ] {
+        for statement in sql.split("; ") {
+            scene.database.run(statement).await;
+        }
+        scene.catch_up();
+        points.push(scene.watermark());
+    }
+    let told = |range: &str, columns: &str| -> Vec<Vec<Json>> {
+        let sql = format!("SELECT {columns} FROM changes({range}) ORDER BY _lsn, _seq, _xid");
+        let rows = json_lines(&scene.ask_offline(["query", "--json", &sql]));
+        rows.into_iter().map(|row| row.as_object().unwrap().values().take(5).cloned().collect()).collect()
+    };
+    let (bare, whole) = ("_lsn, _seq, _xid, _ts, _op", "_lsn, _seq, _xid, _ts, _op, old, new");
+    let mut count = 0;
+    for table in ["p", "former", "bag", "parted", "low", "high"] {
+        let last = points.last().unwrap();
+        let ranges = points.windows(2).map(|pair| format!("'{table}', '{}', '{}'", pair[0], pair[1]));
+        for range in ranges.chain([format!("'{table}'"), format!("'{table}', '{}', '{last}'", points[1])]) {
+            let found = told(&range, bare);
+            assert_eq!(found, told(&range, whole), "{range}");
+            count += found.len();
+        }
+    }
+    assert!(count > 40, "there is too little to compare: {count}");
+}

@@ -38,6 +38,15 @@ def datafusion_rows(sql):
     return arrow_rows(context.sql(query).to_arrow_table())
 
 
+def ballista_rows(sql):
+    import pyarrow, subprocess, tempfile
+    with tempfile.NamedTemporaryFile() as file:
+        client = [os.environ["BALLISTA"], "query", os.environ["BALLISTA_SCHEDULER"], file.name]
+        asked = subprocess.run(client, input=sql, text=True, capture_output=True, timeout=120)
+        assert asked.returncode == 0, asked.stderr
+        return arrow_rows(pyarrow.ipc.open_file(file.name).read_all())
+
+
 def arrow_rows(table):
     return table.column_names, list(zip(*(column.to_pylist() for column in table.columns)))
 
@@ -136,7 +145,7 @@ def compare_changes(what, found, expected):
 if __name__ == "__main__":
     engine, file = sys.argv[1:]
     run = {"duckdb": duckdb_rows, "clickhouse": clickhouse_rows, "datafusion": datafusion_rows, "spark": spark_rows,
-        "trino": trino_rows}[engine]
+        "trino": trino_rows, "ballista": ballista_rows}[engine]
     compared = 0
     failed = []
     for job in json.load(open(file)):

@@ -1,5 +1,6 @@
 //! Other engines give the rows that PostgreSQL had, by the statements of `afterimage sql`.
 
+mod ballista;
 mod readers;
 
 use std::fs;
