@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delta_kernel::KernelError;
-use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use futures::TryStreamExt as _;
 use futures::stream::{self, StreamExt as _};
@@ -17,7 +16,9 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOpt
 use url::Url;
 
 use super::durable_local::DurableLocal;
+use super::executor::{self, Executor};
 use crate::failure::{Category, Failure, Result};
+use crate::machine;
 
 /// How long one request is retried before its failure is reported to the caller, who may try again.
 const RETRY_FOR: Duration = Duration::from_secs(20);
@@ -33,7 +34,7 @@ pub struct Store {
     /// The root for Delta and DataFusion: the paths below it are the object store's paths.
     root: Url,
     objects: Arc<dyn ObjectStore>,
-    engine: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+    engine: Arc<DefaultEngine<Executor>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -77,7 +78,7 @@ impl Store {
 
     /// A store over any object store, for tests.
     pub fn new(shown: &str, root: Url, objects: Arc<dyn ObjectStore>) -> Store {
-        let executor = Arc::new(TokioMultiThreadExecutor::new(tokio::runtime::Handle::current()));
+        let executor = Arc::new(executor::of_this_runtime());
         let engine = DefaultEngineBuilder::new(Arc::clone(&objects)).with_task_executor(executor).build();
         Store { shown: shown.into(), root, objects, engine: Arc::new(engine) }
     }
@@ -104,7 +105,7 @@ impl Store {
         &self.root
     }
 
-    pub(super) fn engine(&self) -> &DefaultEngine<TokioMultiThreadExecutor> {
+    pub(super) fn engine(&self) -> &DefaultEngine<Executor> {
         &self.engine
     }
 
@@ -315,7 +316,7 @@ fn first_line(text: &str) -> String {
 
 /// Runs work that blocks, or that takes its time, where it may.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    match machine::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Failure::new(Category::Failed, format!("a worker stopped: {error}"))),
     }

@@ -28,6 +28,7 @@ use super::layout::{LogTable, TablePath};
 use super::log::{self, DdlRow, GapRow, MarkRow, MessageRow, RareRow, RelationRow, RestoreRow, SequenceRow};
 use super::store::Store;
 use crate::failure::{Failure, Result};
+use crate::machine;
 use crate::model::{
     DdlRecord, Freshness, GapRecord, LogicalMessage, Lsn, Mark, RelationRecord, RestoreRecord, SequenceSample,
     TableName, Transaction,
@@ -116,7 +117,7 @@ impl ArchiveWriter {
         // lost. They look alike, and the last claim counts.
         let epoch = loop {
             let next = transactions.progress(EPOCH).await?.unwrap_or(0) + 1;
-            let claim = [(EPOCH, next), (CLAIMED, Utc::now().timestamp_millis())];
+            let claim = [(EPOCH, next), (CLAIMED, machine::now().timestamp_millis())];
             if transactions.append(&[], &claim).await? == Appended::Committed {
                 break next;
             }

@@ -12,6 +12,7 @@ use super::settings::CaptureSettings;
 use super::source_check;
 use crate::archive::{Archive, Store};
 use crate::failure::{Failure, Result};
+use crate::machine;
 use crate::model::{DdlRecord, Lsn, RelationRecord};
 use crate::postgres::{ReplicationConnection, Source, Throttle};
 
@@ -61,7 +62,7 @@ pub async fn images_anew(
     let lsn = created.consistent_point;
     let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
     let described = describe_source(source, store, &identity.publication, &snapshot).await?;
-    let time = Utc::now();
+    let time = machine::now();
     let copy = ImageCopy {
         source,
         store,

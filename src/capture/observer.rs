@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::catalog::{self, SourceTable};
@@ -19,6 +18,7 @@ use super::run::sleep_or_stop;
 use super::settings::CaptureSettings;
 use crate::archive::Archive;
 use crate::failure::Result;
+use crate::machine;
 use crate::model::{Lsn, RelationVersion, TableName};
 use crate::postgres::{MessageKind, Source, emit_message};
 use crate::transaction::{Definition, SEQUENCES_PREFIX};
@@ -69,9 +69,9 @@ impl Observer {
     /// there then.
     pub(super) async fn run(mut self) {
         let (mut seen, mut sampled) = (Fingerprints::new(), Samples::new());
-        let mut next_sample = Instant::now();
+        let mut next_sample = machine::instant();
         loop {
-            let due = Instant::now() >= next_sample;
+            let due = machine::instant() >= next_sample;
             if due {
                 next_sample += SAMPLES;
             }

@@ -48,3 +48,5 @@ pub use session::{Canceller, Session};
 pub use settings::{PINNED_SETTINGS, RAW_WHERE_UNKNOWN};
 pub use source::Source;
 pub use throttle::Throttle;
+#[cfg(test)]
+pub(crate) use transport::{Dial, Dialer, Pipe};

@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// From the bottom up. A new module needs its place here.
 const LAYERS: [&[&str]; 4] = [
-    &["failure", "model", "clock", "invariant"],
+    &["failure", "model", "machine", "invariant"],
     &["postgres", "pgoutput", "copy_format", "columnar", "transaction", "archive", "scratch"],
     &["capture", "history", "foreign", "maintenance", "restore", "query", "guard", "verification", "recovery"],
     &["config", "telemetry", "http", "serve", "cli"],
