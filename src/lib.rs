@@ -30,3 +30,6 @@ pub mod config;
 pub mod http;
 pub mod serve;
 pub mod telemetry;
+
+#[cfg(test)]
+mod simulation;

@@ -10,10 +10,14 @@ pub(super) use in_place::Executor;
 
 /// That of the runtime that this is called in.
 pub(super) fn of_this_runtime() -> Executor {
-    let threads = TokioMultiThreadExecutor::new(Handle::current());
     #[cfg(test)]
-    let threads = Executor::over(threads);
-    threads
+    return Executor::of_this_runtime();
+    #[cfg(not(test))]
+    threads()
+}
+
+fn threads() -> TokioMultiThreadExecutor {
+    TokioMultiThreadExecutor::new(Handle::current())
 }
 
 /// As the library's; in a simulation, where a request is answered at once, on the thread that waits for it.
@@ -37,8 +41,8 @@ mod in_place {
     }
 
     impl Executor {
-        pub(super) fn over(threads: TokioMultiThreadExecutor) -> Executor {
-            if machine::is_simulated() { Executor::InPlace } else { Executor::Threads(threads) }
+        pub(super) fn of_this_runtime() -> Executor {
+            if machine::is_simulated() { Executor::InPlace } else { Executor::Threads(super::threads()) }
         }
     }
 

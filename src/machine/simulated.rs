@@ -42,7 +42,7 @@ struct State {
 }
 
 impl Timeline {
-    /// Makes a timeline this thread's, until the guard is dropped.
+    /// Makes a timeline this thread's, until what is returned is dropped.
     pub(crate) fn begin(seed: u64) -> Entered {
         let state = State {
             elapsed: Duration::ZERO,
@@ -51,8 +51,8 @@ impl Timeline {
             chance: StdRng::seed_from_u64(seed),
         };
         let timeline = Arc::new(Timeline { began: Instant::now(), state: Mutex::new(state) });
-        CURRENT.with(|current| *current.borrow_mut() = Some(Arc::clone(&timeline)));
-        Entered(timeline)
+        CURRENT.with(|current| *current.borrow_mut() = Some(timeline));
+        Entered
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -86,7 +86,7 @@ impl Timeline {
 
 /// See [`Timeline::begin`].
 #[derive(Debug)]
-pub(crate) struct Entered(pub(crate) Arc<Timeline>);
+pub(crate) struct Entered;
 
 impl Drop for Entered {
     fn drop(&mut self) {
@@ -148,6 +148,11 @@ where
         sleep(owed.unwrap_or_default()).await;
         done
     })
+}
+
+/// Whether this is work that is done in place, and so cannot wait.
+pub(crate) fn is_in_place() -> bool {
+    OWED.get().is_some()
 }
 
 /// Waits as long as a simulated request takes; work that is done in place waits afterwards.
