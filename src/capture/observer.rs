@@ -4,7 +4,7 @@
 //! What it finds it writes into the source's own log, as DDL capture does: so it has a place in history, and the archive
 //! hears of it in one way only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::json;
@@ -43,7 +43,7 @@ pub(super) struct Observer {
 }
 
 /// A table's number in the catalogue, and what changes whenever its definition does.
-type Fingerprints = HashMap<u32, String>;
+type Fingerprints = BTreeMap<u32, String>;
 
 /// Who is expected to tell of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +111,8 @@ impl Observer {
                 self.tell_when_new(&session, *oid, look).await?;
             }
         }
-        let gone: Vec<u32> = self.known.keys().copied().filter(|oid| !now.contains_key(oid)).collect();
+        let mut gone: Vec<u32> = self.known.keys().copied().filter(|oid| !now.contains_key(oid)).collect();
+        gone.sort_unstable();
         for oid in gone {
             if !self.is_overdue(oid, look) {
                 continue;

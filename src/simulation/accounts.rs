@@ -1,23 +1,22 @@
 //! Every change of a table with the row before and after it: as the archive tells it, and as it was.
 
-use std::collections::BTreeMap;
-
 use arrow::array::{Array as _, AsArray as _, RecordBatch, StructArray};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::Int64Type;
 
-use super::model::{Change, Committed, Row, RowId, State};
+use super::model::{Change, Committed, Row, State};
 use crate::archive::Archive;
 use crate::columnar::{RowReader, RowText, names};
 use crate::failure::{Failure, Result};
 use crate::history::{Account, Chronicle, KIND, LIFE, Lives, Telling};
 use crate::model::{Column, Lsn, TableName};
 
-/// A change: its commit, what it did, and the row before and after. Those of one commit are in no order, since what a
-/// truncation took has none.
+/// A change: its commit, what it did, and the row before and after.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Told {
     lsn: Lsn,
+    /// Its number inside the commit.
+    place: i64,
     operation: String,
     old: Option<Row>,
     new: Option<Row>,
@@ -38,8 +37,18 @@ pub(super) async fn archived(archive: &Archive, name: &TableName, from: Lsn, to:
     for batch in [lives.take(&events)?, lives.end()?] {
         told.extend(read(&batch, chronicle.columns())?);
     }
+    Ok(in_order(told))
+}
+
+/// In the order of history. Numbers inside of a commit count what other tables have too: here they begin at 0.
+fn in_order(mut told: Vec<Told>) -> Vec<Told> {
     told.sort();
-    Ok(told)
+    let (mut at, mut last) = (0, Lsn::ZERO);
+    for one in &mut told {
+        at = if one.lsn == last { at + 1 } else { 0 };
+        (one.place, last) = (at, one.lsn);
+    }
+    told
 }
 
 fn wrong(error: arrow::error::ArrowError) -> Failure {
@@ -55,11 +64,13 @@ fn in_lives(events: RecordBatch) -> Result<RecordBatch> {
 
 fn read(batch: &RecordBatch, columns: &[Column]) -> Result<Vec<Told>> {
     let lsns = batch.column_by_name(names::LSN).unwrap().as_primitive::<Int64Type>();
+    let places = batch.column_by_name(names::SEQ).unwrap().as_primitive::<Int64Type>();
     let operations = batch.column_by_name(names::OP).unwrap().as_string::<i32>();
     let side = |name: &str| batch.column_by_name(name).unwrap().as_struct().clone();
     let (old, new) = (rows(&side("old"), columns)?, rows(&side("new"), columns)?);
     let told = old.into_iter().zip(new).enumerate().map(|(at, (old, new))| Told {
         lsn: Lsn::from_i64(lsns.value(at)),
+        place: places.value(at),
         operation: operations.value(at).to_owned(),
         old,
         new,
@@ -88,34 +99,24 @@ pub(super) fn committed(commits: &[Committed], oid: u32, beginning: &State) -> V
         let added = last.shape.columns[row.len()..].iter().map(|column| column.missing.clone());
         row.iter().cloned().chain(added).collect::<Row>()
     };
-    let mut rows: BTreeMap<RowId, Row> = beginning.get(&oid).map(|table| table.rows.clone()).unwrap_or_default();
     let mut told = Vec::new();
     for commit in commits {
         let mut tell = |operation: &str, old: Option<&Row>, new: Option<&Row>| {
             let (old, new) = (old.map(widened), new.map(widened));
-            told.push(Told { lsn: commit.lsn, operation: operation.to_owned(), old, new });
+            let place = told.len() as i64;
+            told.push(Told { lsn: commit.lsn, place, operation: operation.to_owned(), old, new });
         };
         for change in &commit.changes {
             match change {
-                Change::Insert { shape, id, new } if shape.oid == oid => {
-                    tell("insert", None, Some(new));
-                    rows.insert(*id, new.clone());
-                }
-                Change::Update { shape, id, old, new } if shape.oid == oid => {
-                    tell("update", Some(old), Some(new));
-                    rows.insert(*id, new.clone());
-                }
-                Change::Delete { shape, id, old } if shape.oid == oid => {
-                    tell("delete", Some(old), None);
-                    rows.remove(id);
-                }
+                Change::Insert { shape, new, .. } if shape.oid == oid => tell("insert", None, Some(new)),
+                Change::Update { shape, old, new, .. } if shape.oid == oid => tell("update", Some(old), Some(new)),
+                Change::Delete { shape, old, .. } if shape.oid == oid => tell("delete", Some(old), None),
                 Change::Truncate { shapes } if shapes.iter().any(|shape| shape.oid == oid) => {
-                    std::mem::take(&mut rows).values().for_each(|row| tell("truncate", Some(row), None));
+                    tell("truncate", None, None);
                 }
                 _ => {}
             }
         }
     }
-    told.sort();
-    told
+    in_order(told)
 }

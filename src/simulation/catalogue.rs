@@ -154,7 +154,11 @@ pub(super) fn perform(
             if exists { vec![vec![boolean(false)]] } else { Vec::new() }
         }
         Statement::Publication => {
-            if database.publications.contains(&text_of(parameters, 0)) { vec![Vec::new()] } else { Vec::new() }
+            if database.publications.contains(&text_of(parameters, 0)) {
+                vec![Vec::new()]
+            } else {
+                Vec::new()
+            }
         }
         Statement::OtherObjects => vec![vec![text("[]")]],
         Statement::Protected => Vec::new(),

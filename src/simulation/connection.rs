@@ -69,20 +69,15 @@ async fn serve(world: &Arc<World>, number: u64, mut stream: DuplexStream) -> io:
     let major = world.knobs.major;
     let mut out = Bytes::tagged(b'R').i32(0).framed();
     let version = format!("{major}.4");
-    for (name, value) in [("server_version", version.as_str()), ("client_encoding", "UTF8"), ("in_hot_standby", "off")] {
+    for (name, value) in [("server_version", version.as_str()), ("client_encoding", "UTF8"), ("in_hot_standby", "off")]
+    {
         out.extend(Bytes::tagged(b'S').text(name).text(value).framed());
     }
     out.extend(Bytes::tagged(b'K').i32(number as i32).i32(1).framed());
     out.extend(protocol::ready());
     send(world, &mut stream, &out).await?;
-    let mut session = Session {
-        number,
-        major,
-        snapshot: None,
-        statements: BTreeMap::new(),
-        bound: None,
-        failed: false,
-    };
+    let mut session =
+        Session { number, major, snapshot: None, statements: BTreeMap::new(), bound: None, failed: false };
     let mut answer = Vec::new();
     loop {
         let (tag, body) = frame(&mut stream).await?;
@@ -273,6 +268,8 @@ async fn create_slot(world: &World, session: &Session, rest: &str) -> Result<Vec
     if world.database().slots.contains_key(&name) {
         return Err(("42710", format!("replication slot \"{name}\" already exists")));
     }
+    // What runs is written down (`LogStandbySnapshot`), so no two slots begin at the same place.
+    world.database().write_other();
     let running: Vec<u32> = world.database().running.keys().copied().collect();
     while running.iter().any(|xid| world.database().running.contains_key(xid)) {
         crate::machine::sleep(std::time::Duration::from_millis(20)).await;

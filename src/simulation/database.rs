@@ -202,7 +202,8 @@ impl Database {
     }
 
     pub(super) fn commit(&mut self, xid: Xid) {
-        let changes: Vec<Change> = self.running.remove(&xid).unwrap().done.into_iter().map(|(_, change)| change).collect();
+        let changes: Vec<Change> =
+            self.running.remove(&xid).unwrap().done.into_iter().map(|(_, change)| change).collect();
         changes.iter().for_each(|change| change.apply(&mut self.state));
         let time = machine::now().timestamp_micros();
         let Record { lsn, end, .. } = self.write(xid, Body::Commit { time });

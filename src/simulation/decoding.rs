@@ -182,9 +182,7 @@ impl Decoder {
                 protocol::truncate(&oids, within)
             }
             // Under the number of the whole transaction, whoever wrote it.
-            Change::Message { prefix, content } => {
-                protocol::message(lsn, prefix, content, true, within.map(|_| top))
-            }
+            Change::Message { prefix, content } => protocol::message(lsn, prefix, content, true, within.map(|_| top)),
         };
         out.push(Sent { start: lsn, body });
     }

@@ -67,7 +67,7 @@ async fn history(plan: &Plan, world: Arc<World>) {
         workload::step(&world, &mut users);
         machine::sleep(pause(&mut users)).await;
         make_trouble(&world, &current, &mut trouble);
-        if looks.random_ratio(1, 25) {
+        if looks.random_ratio(1, 12) {
             world.say(format_args!("step {step}: an audit"));
             audit(&world, Look::Passing, &mut looks).await;
         }
@@ -115,8 +115,9 @@ fn pause(dice: &mut StdRng) -> Duration {
 /// What goes wrong between two steps.
 fn make_trouble(world: &Arc<World>, current: &watch::Sender<Option<Arc<Process>>>, dice: &mut StdRng) {
     // What there is not is thrown for too: leaving a fault out changes no other.
-    let (cut, restart, rival) =
-        (dice.random_ratio(1, 12), dice.random_ratio(1, 20), dice.random_ratio(1, 12));
+    let (cut, restart) = (dice.random_ratio(1, 12), dice.random_ratio(1, 20));
+    let (rival, loss) = (dice.random_ratio(1, 12), dice.random_ratio(1, 25));
+    let how = dice.random_range(0..3);
     let down = Duration::from_millis(dice.random_range(0..5000));
     if cut && world.faults.cuts {
         world.say("all connections are cut");
@@ -137,4 +138,23 @@ fn make_trouble(world: &Arc<World>, current: &watch::Sender<Option<Arc<Process>>
     if rival && world.faults.rivals {
         current.send_replace(None);
     }
+    if loss && world.faults.losses {
+        lose(world, how);
+    }
+}
+
+/// The slot cannot give what follows the watermark any more.
+fn lose(world: &World, how: u32) {
+    let mut database = world.database();
+    let position = database.position();
+    let Some((name, slot)) = database.slots.iter_mut().find(|(_, slot)| slot.temporary.is_none()) else { return };
+    let name = name.clone();
+    match how {
+        0 => drop(database.slots.remove(&name)),
+        1 => slot.lost = true,
+        _ => (slot.confirmed, slot.persisted) = (position, position),
+    }
+    drop(database);
+    world.say(format_args!("the slot {name} is lost: {how}"));
+    world.cuts.send_modify(|count| *count += 1);
 }

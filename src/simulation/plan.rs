@@ -1,5 +1,7 @@
 //! What a history is made from: a seed, how long it is, and which faults there are.
 
+use std::fmt;
+
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -25,25 +27,44 @@ pub(super) struct Faults {
     pub(super) crashes: bool,
     /// Another archiver takes over from one that does not know it yet.
     pub(super) rivals: bool,
+    /// The slot is dropped, loses log, or is moved on: there will be a gap.
+    pub(super) losses: bool,
     /// Files are merged and base images written meanwhile.
     pub(super) maintenance: bool,
 }
 
 impl Faults {
-    pub(super) const ALL: Faults =
-        Faults { store: true, cuts: true, restarts: true, crashes: true, rivals: true, maintenance: true };
+    const NONE: Faults = Faults {
+        store: false,
+        cuts: false,
+        restarts: false,
+        crashes: false,
+        rivals: false,
+        losses: false,
+        maintenance: false,
+    };
+
+    /// Each by its name.
+    fn named(&mut self) -> [(&'static str, &mut bool); 7] {
+        [
+            ("store", &mut self.store),
+            ("cuts", &mut self.cuts),
+            ("restarts", &mut self.restarts),
+            ("crashes", &mut self.crashes),
+            ("rivals", &mut self.rivals),
+            ("losses", &mut self.losses),
+            ("maintenance", &mut self.maintenance),
+        ]
+    }
 
     /// The same without one of them, in all ways.
     pub(super) fn without_one(self) -> Vec<Faults> {
-        let fewer = [
-            Faults { store: false, ..self },
-            Faults { cuts: false, ..self },
-            Faults { restarts: false, ..self },
-            Faults { crashes: false, ..self },
-            Faults { rivals: false, ..self },
-            Faults { maintenance: false, ..self },
-        ];
-        fewer.into_iter().filter(|fewer| *fewer != self).collect()
+        let fewer = (0..7).map(|at| {
+            let mut fewer = self;
+            *fewer.named()[at].1 = false;
+            fewer
+        });
+        fewer.filter(|fewer| *fewer != self).collect()
     }
 }
 
@@ -84,9 +105,26 @@ impl Plan {
             restarts: fault(&mut dice),
             crashes: fault(&mut dice),
             rivals: dice.random_ratio(1, 4),
+            losses: dice.random_ratio(1, 5),
             maintenance: dice.random_ratio(1, 3),
         };
         Plan { seed, steps: dice.random_range(15..60), faults }
+    }
+
+    /// Reads what [`Plan`]'s `Display` writes, or a seed alone.
+    pub(super) fn parse(text: &str) -> Option<Plan> {
+        let mut parts = text.split(':');
+        let mut plan = Plan::of(parts.next()?.parse().ok()?);
+        if let Some(steps) = parts.next() {
+            plan.steps = steps.parse().ok()?;
+        }
+        if let Some(list) = parts.next() {
+            plan.faults = Faults::NONE;
+            for name in list.split(',').filter(|name| !name.is_empty()) {
+                *plan.faults.named().into_iter().find(|(known, _)| *known == name)?.1 = true;
+            }
+        }
+        Some(plan)
     }
 
     pub(super) fn knobs(&self) -> Knobs {
@@ -107,5 +145,13 @@ impl Plan {
             life: [60, 300, 1500][dice.random_range(0..3)],
             long: [10, 50, 90][dice.random_range(0..3)],
         }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut faults = self.faults;
+        let faults: Vec<&str> = faults.named().iter().filter(|(_, on)| **on).map(|(name, _)| *name).collect();
+        write!(f, "{}:{}:{}", self.seed, self.steps, faults.join(","))
     }
 }

@@ -25,8 +25,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 6] =
-        [Kind::Int4, Kind::Int8, Kind::Text, Kind::Boolean, Kind::Uuid, Kind::Timestamp];
+    pub(super) const ALL: [Kind; 6] = [Kind::Int4, Kind::Int8, Kind::Text, Kind::Boolean, Kind::Uuid, Kind::Timestamp];
 
     pub(super) fn oid(self) -> u32 {
         match self {

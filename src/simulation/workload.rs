@@ -191,7 +191,8 @@ fn alter(database: &mut Database, dice: &mut StdRng) {
     // A constant default is what rows of before show.
     let missing = if kind == Kind::Text { Some("new".to_owned()) } else { None };
     database.alter_table(shape.oid, |table| {
-        let column = ColumnDefinition { number, name: format!("c{number}"), kind, key: false, missing: missing.clone() };
+        let column =
+            ColumnDefinition { number, name: format!("c{number}"), kind, key: false, missing: missing.clone() };
         Arc::make_mut(&mut table.shape).columns.push(column);
         table.rows.values_mut().for_each(|row| row.push(missing.clone()));
     });
