@@ -165,8 +165,12 @@ impl Store {
 
     /// What an object store's error means to the operator.
     pub fn failure(&self, error: object_store::Error) -> Failure {
+        self.request_failure(&error)
+    }
+
+    fn request_failure(&self, error: &object_store::Error) -> Failure {
         use object_store::Error;
-        let text = one_line(&error);
+        let text = one_line(error);
         match error {
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
                 Failure::failed(format!("archive {self}: access denied: {text}"))
@@ -198,9 +202,19 @@ impl Store {
         match error {
             KernelError::ObjectStore(error) => self.failure(error),
             KernelError::Backtraced { source, .. } => self.kernel_failure(*source),
-            other => Failure::failed(format!("archive {self}: {}", first_line(&other.to_string()))),
+            // A request that failed while a file was being read is wrapped up in what the reader says.
+            other => match request_behind(&other) {
+                Some(error) => self.request_failure(error),
+                None => Failure::failed(format!("archive {self}: {}", first_line(&other.to_string()))),
+            },
         }
     }
+}
+
+/// The object store's error that caused another.
+fn request_behind(error: &KernelError) -> Option<&object_store::Error> {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref()).next()
 }
 
 /// What an archive's URL says, before anything is looked at.
@@ -327,6 +341,17 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+
+    /// The Delta library reads checkpoints with a Parquet reader, which wraps the store's errors.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_that_failed_inside_of_the_delta_library_can_be_tried_again() {
+        let store = Store::new("memory", Url::parse("memory:///").unwrap(), Arc::new(InMemory::new()));
+        let error = object_store::Error::Generic { store: "S3", source: "connection reset by peer".into() };
+        let wrapped = parquet::errors::ParquetError::External(Box::new(error));
+        assert!(store.kernel_failure(wrapped.into()).is_transient());
+        let damaged = parquet::errors::ParquetError::General("not a Parquet file".into());
+        assert!(!store.kernel_failure(damaged.into()).is_transient());
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn missing_credentials_are_called_that() {

@@ -277,7 +277,8 @@ async fn create_slot(world: &World, session: &Session, rest: &str) -> Result<Vec
     let mut database = world.database();
     let (position, state) = (database.position(), database.state.clone());
     let temporary = rest.contains("TEMPORARY").then_some(session.number);
-    let slot = Slot { confirmed: position, persisted: position, active: None, temporary, lost: false };
+    let slot =
+        Slot { confirmed: position, persisted: position, active: None, temporary, lost: false, two_phase_at: None };
     database.slots.insert(name.clone(), slot);
     let snapshot = format!("{:08X}-1", session.number);
     database.snapshots.insert(snapshot.clone(), state);

@@ -43,6 +43,15 @@ pub(super) enum Body {
     Commit {
         time: i64,
     },
+    Prepare {
+        time: i64,
+    },
+    CommitPrepared {
+        time: i64,
+    },
+    RollbackPrepared {
+        time: i64,
+    },
     /// What concerns nobody here.
     Other,
 }
@@ -57,6 +66,8 @@ pub(super) struct Slot {
     /// The connection that it ends with.
     pub(super) temporary: Option<u64>,
     pub(super) lost: bool,
+    /// From where on what is prepared is sent when it is.
+    pub(super) two_phase_at: Option<Lsn>,
 }
 
 #[derive(Debug, Default)]
@@ -197,16 +208,24 @@ impl Database {
     }
 
     pub(super) fn abort(&mut self, xid: Xid) {
-        self.running.remove(&xid);
-        self.write(xid, Body::Abort);
+        let time = machine::now().timestamp_micros();
+        let prepared = self.running.remove(&xid).is_some_and(|running| running.prepared);
+        self.write(xid, if prepared { Body::RollbackPrepared { time } } else { Body::Abort });
+    }
+
+    pub(super) fn prepare(&mut self, xid: Xid) {
+        self.running.get_mut(&xid).unwrap().prepared = true;
+        let time = machine::now().timestamp_micros();
+        self.write(xid, Body::Prepare { time });
     }
 
     pub(super) fn commit(&mut self, xid: Xid) {
-        let changes: Vec<Change> =
-            self.running.remove(&xid).unwrap().done.into_iter().map(|(_, change)| change).collect();
+        let Running { done, prepared, .. } = self.running.remove(&xid).unwrap();
+        let changes: Vec<Change> = done.into_iter().map(|(_, change)| change).collect();
         changes.iter().for_each(|change| change.apply(&mut self.state));
         let time = machine::now().timestamp_micros();
-        let Record { lsn, end, .. } = self.write(xid, Body::Commit { time });
+        let Record { lsn, end, .. } =
+            self.write(xid, if prepared { Body::CommitPrepared { time } } else { Body::Commit { time } });
         let state = self.state.clone();
         self.commits.push(Committed { lsn, end_lsn: end, xid, time, changes, state });
     }
@@ -225,8 +244,9 @@ impl Database {
 
     /// The server stops, and comes back: what ran is gone, and so is what slots had not written down.
     pub(super) fn restart(&mut self) {
-        let running: Vec<Xid> = self.running.keys().copied().collect();
-        running.into_iter().for_each(|xid| self.abort(xid));
+        let unprepared = self.running.iter().filter(|(_, running)| !running.prepared).map(|(xid, _)| *xid);
+        let unprepared: Vec<Xid> = unprepared.collect();
+        unprepared.into_iter().for_each(|xid| self.abort(xid));
         self.slots.retain(|_, slot| slot.temporary.is_none());
         for slot in self.slots.values_mut() {
             slot.confirmed = slot.persisted;

@@ -21,6 +21,8 @@ pub(super) struct Sent {
 struct Transaction {
     changes: Vec<(Lsn, Xid, Change)>,
     streamed: bool,
+    /// Where it was prepared, and when.
+    prepared: Option<(Lsn, Lsn, i64)>,
     /// Subtransactions of which something was streamed.
     subtransactions: BTreeSet<Xid>,
 }
@@ -31,6 +33,8 @@ pub(super) struct Decoder {
     form: Form,
     /// Transactions that committed before are not sent.
     start: Lsn,
+    /// From where on what is prepared is sent when it is.
+    two_phase_at: Option<Lsn>,
     /// Bytes that may be kept.
     memory: usize,
     /// Aborts are sent of transactions too of which nothing was (PostgreSQL 18).
@@ -44,10 +48,11 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new(form: Form, start: Lsn, memory: usize, strays: bool) -> Decoder {
+    pub(super) fn new(form: Form, start: Lsn, two_phase_at: Option<Lsn>, memory: usize, strays: bool) -> Decoder {
         Decoder {
             form,
             start,
+            two_phase_at,
             memory,
             strays,
             transactions: BTreeMap::new(),
@@ -75,6 +80,9 @@ impl Decoder {
             Body::SubAbort { subxid } => self.sub_abort(record, *subxid, out),
             Body::Abort => self.abort(record, out),
             Body::Commit { time } => self.commit(record, *time, out),
+            Body::Prepare { time } => self.prepare(record, *time, out),
+            Body::CommitPrepared { time } => self.commit_prepared(record, *time, out),
+            Body::RollbackPrepared { time } => self.roll_back_prepared(record, *time, out),
             Body::Other => {}
         }
     }
@@ -152,6 +160,64 @@ impl Decoder {
             self.send(*lsn, xid, None, change, out);
         }
         out.push(Sent { start: record.lsn, body: protocol::commit(record.lsn, record.end, time) });
+    }
+
+    fn prepare(&mut self, record: &Record, time: i64, out: &mut Vec<Sent>) {
+        let Some(transaction) = self.transactions.get_mut(&record.top) else { return };
+        transaction.prepared = Some((record.lsn, record.end, time));
+        if self.two_phase_at.is_some() && record.lsn >= self.start {
+            self.send_prepared(record.top, out);
+        }
+    }
+
+    /// Sends a prepared transaction, or what is left of it.
+    fn send_prepared(&mut self, xid: Xid, out: &mut Vec<Sent>) {
+        let Some(transaction) = self.transactions.get(&xid) else { return };
+        let Some((lsn, end, time)) = transaction.prepared else { return };
+        if transaction.streamed {
+            if !transaction.changes.is_empty() {
+                self.stream(xid, out);
+            }
+            self.forget_descriptions(xid, true);
+            out.push(Sent { start: lsn, body: protocol::prepare(b'p', lsn, end, time, xid) });
+            return;
+        }
+        let changes = std::mem::take(&mut self.transactions.get_mut(&xid).unwrap().changes);
+        out.push(Sent { start: lsn, body: protocol::begin_prepare(lsn, end, time, xid) });
+        for (lsn, _, change) in &changes {
+            self.send(*lsn, xid, None, change, out);
+        }
+        out.push(Sent { start: lsn, body: protocol::prepare(b'P', lsn, end, time, xid) });
+    }
+
+    /// What was prepared before the client took part in it is sent now; else it has been sent, perhaps to a session before.
+    fn commit_prepared(&mut self, record: &Record, time: i64, out: &mut Vec<Sent>) {
+        let xid = record.top;
+        let prepared = self.transactions.get(&xid).and_then(|transaction| transaction.prepared);
+        let (Some(two_phase_at), Some((prepared_at, ..))) = (self.two_phase_at, prepared) else {
+            return self.commit(record, time, out);
+        };
+        if record.lsn >= self.start {
+            if prepared_at < two_phase_at {
+                self.send_prepared(xid, out);
+            }
+            let body = protocol::commit_prepared(record.lsn, record.end, time, xid);
+            out.push(Sent { start: record.lsn, body });
+        }
+        self.transactions.remove(&xid);
+    }
+
+    fn roll_back_prepared(&mut self, record: &Record, time: i64, out: &mut Vec<Sent>) {
+        let xid = record.top;
+        let prepared = self.transactions.get(&xid).and_then(|transaction| transaction.prepared);
+        let (Some(_), Some((_, prepare_end, prepare_time))) = (self.two_phase_at, prepared) else {
+            return self.abort(record, out);
+        };
+        if record.lsn >= self.start {
+            let body = protocol::rollback_prepared(prepare_end, record.end, prepare_time, time, xid);
+            out.push(Sent { start: record.lsn, body });
+        }
+        self.transactions.remove(&xid);
     }
 
     /// What a streamed transaction was told of relations holds from its commit on for all.

@@ -144,6 +144,8 @@ pub(super) struct Running {
     /// Rows that it changed, which others wait for to the end, and tables that it has to itself.
     pub(super) rows: BTreeSet<RowId>,
     pub(super) tables: BTreeSet<u32>,
+    /// It is prepared: it can only be committed or rolled back, and outlives a restart.
+    pub(super) prepared: bool,
 }
 
 /// A transaction that committed.

@@ -79,6 +79,8 @@ pub(super) struct Knobs {
     /// Bytes that decoding keeps before it streams.
     pub(super) decoding_bytes: usize,
     pub(super) stray_aborts: bool,
+    /// Some transactions are prepared before they commit.
+    pub(super) two_phase: bool,
     /// Records that a walsender reads before it looks at anything else.
     pub(super) records_at_once: usize,
     pub(super) network_ms: u64,
@@ -144,6 +146,7 @@ impl Plan {
             flush_ms: [20, 200, 1000][dice.random_range(0..3)],
             life: [60, 300, 1500][dice.random_range(0..3)],
             long: [10, 50, 90][dice.random_range(0..3)],
+            two_phase: dice.random_ratio(1, 3),
         }
     }
 }

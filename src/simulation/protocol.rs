@@ -202,3 +202,25 @@ pub(super) fn message(lsn: Lsn, prefix: &str, content: &[u8], transactional: boo
     let head = numbered(b'M', within).u8(u8::from(transactional)).lsn(lsn).text(prefix);
     head.sized(Some(content)).0
 }
+
+fn gid(xid: Xid) -> String {
+    format!("gid {xid}")
+}
+
+pub(super) fn begin_prepare(lsn: Lsn, end: Lsn, time: i64, xid: Xid) -> Vec<u8> {
+    Bytes::tagged(b'b').lsn(lsn).lsn(end).i64(time - POSTGRES_EPOCH).u32(xid).text(&gid(xid)).0
+}
+
+/// `kind` tells whether the transaction was streamed.
+pub(super) fn prepare(kind: u8, lsn: Lsn, end: Lsn, time: i64, xid: Xid) -> Vec<u8> {
+    Bytes::tagged(kind).u8(0).lsn(lsn).lsn(end).i64(time - POSTGRES_EPOCH).u32(xid).text(&gid(xid)).0
+}
+
+pub(super) fn commit_prepared(lsn: Lsn, end: Lsn, time: i64, xid: Xid) -> Vec<u8> {
+    prepare(b'K', lsn, end, time, xid)
+}
+
+pub(super) fn rollback_prepared(prepare_end: Lsn, end: Lsn, prepare_time: i64, time: i64, xid: Xid) -> Vec<u8> {
+    let head = Bytes::tagged(b'r').u8(0).lsn(prepare_end).lsn(end);
+    head.i64(prepare_time - POSTGRES_EPOCH).i64(time - POSTGRES_EPOCH).u32(xid).text(&gid(xid)).0
+}

@@ -35,8 +35,9 @@ pub(super) async fn stream(
     let mut words = sql.split(' ').skip(2);
     let slot = words.next().unwrap_or_default().trim_matches('"').to_owned();
     let from: Lsn = words.nth(1).and_then(|lsn| lsn.parse().ok()).unwrap_or(Lsn::ZERO);
-    let start = match activate(world, session, &slot, from) {
-        Ok(start) => start,
+    let is_on = |option: &str| sql.contains(&format!("\"{option}\" '"));
+    let (start, two_phase_at) = match activate(world, session, &slot, from, is_on("two_phase")) {
+        Ok(begun) => begun,
         Err((code, message)) => {
             let mut out = protocol::error("ERROR", code, &message);
             out.extend(protocol::ready());
@@ -44,13 +45,12 @@ pub(super) async fn stream(
             return Ok(stream);
         }
     };
-    let is_on = |option: &str| sql.contains(&format!("\"{option}\" '")) || sql.contains(&format!("{option} '"));
     let form = Form { binary: is_on("binary"), streaming: is_on("streaming"), messages: is_on("messages") };
     send(world, &mut stream, &Bytes::tagged(b'W').u8(0).i16(0).framed()).await?;
     let shared = Shared { slot: slot.clone(), done: watch::Sender::new(false), heard: Mutex::new(machine::instant()) };
     let (mut reading, mut writing) = tokio::io::split(stream);
     {
-        let decoder = Decoder::new(form, start, world.knobs.decoding_bytes, world.knobs.stray_aborts);
+        let decoder = Decoder::new(form, start, two_phase_at, world.knobs.decoding_bytes, world.knobs.stray_aborts);
         let written = write(world, &shared, decoder, &mut writing);
         let read = read(world, &shared, &mut reading);
         tokio::pin!(written, read);
@@ -72,7 +72,13 @@ pub(super) async fn stream(
     Ok(reading.unsplit(writing))
 }
 
-fn activate(world: &World, session: &Session, name: &str, from: Lsn) -> Result<Lsn, (&'static str, String)> {
+fn activate(
+    world: &World,
+    session: &Session,
+    name: &str,
+    from: Lsn,
+    two_phase: bool,
+) -> Result<(Lsn, Option<Lsn>), (&'static str, String)> {
     let mut database = world.database();
     let slot = database.slots.get_mut(name);
     let slot = slot.ok_or_else(|| ("42704", format!("replication slot \"{name}\" does not exist")))?;
@@ -84,7 +90,11 @@ fn activate(world: &World, session: &Session, name: &str, from: Lsn) -> Result<L
     }
     slot.active = Some(session.number);
     // From before that nothing is sent, whatever is asked for.
-    Ok(slot.confirmed.max(from))
+    let start = slot.confirmed.max(from);
+    if two_phase {
+        slot.two_phase_at.get_or_insert(start);
+    }
+    Ok((start, slot.two_phase_at))
 }
 
 /// Reads what the client says of how far it is, until it wants to end.

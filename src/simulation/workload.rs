@@ -63,8 +63,8 @@ pub(super) fn step(world: &World, dice: &mut StdRng) {
             let prefix = ["app.note", "afterimage"].choose(dice).unwrap();
             database.emit(dice.random(), prefix, b"{\"who\": \"somebody\"}");
         }
-        (Some(xid), 4..=6) => end(&mut database, *xid, dice),
-        (Some(xid), 7..=16) if long => work(&mut database, *xid, dice),
+        (Some(xid), 4..=6) => end(&mut database, *xid, world.knobs.two_phase, dice),
+        (Some(xid), 7..=16) if long && !database.running[xid].prepared => work(&mut database, *xid, dice),
         (_, 7..=12) if long && running.len() < SESSIONS => drop(database.begin()),
         _ => {
             let xid = database.begin();
@@ -80,12 +80,16 @@ pub(super) fn step(world: &World, dice: &mut StdRng) {
 pub(super) fn finish(world: &World, dice: &mut StdRng) {
     let mut database = world.database();
     let running: Vec<Xid> = database.running.keys().copied().collect();
-    running.into_iter().for_each(|xid| end(&mut database, xid, dice));
+    running.into_iter().for_each(|xid| end(&mut database, xid, false, dice));
     drop(database);
     world.log_grew();
 }
 
-fn end(database: &mut Database, xid: Xid, dice: &mut StdRng) {
+fn end(database: &mut Database, xid: Xid, in_two_phases: bool, dice: &mut StdRng) {
+    let running = &database.running[&xid];
+    if in_two_phases && !running.prepared && !running.done.is_empty() && dice.random_ratio(1, 2) {
+        return database.prepare(xid);
+    }
     if dice.random_ratio(1, 5) { database.abort(xid) } else { database.commit(xid) }
 }
 
