@@ -257,6 +257,14 @@ async fn a_put_whose_answer_was_lost_is_done_once() {
     with_fault_at_every_put(Fault::LostAnswer).await;
 }
 
+/// The next attempt finds the commit in its way, and cannot read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_could_not_be_looked_at_is_looked_at_before_another() {
+    for read in 0..4 {
+        with_fault_at_every_put(Fault::LostAnswerAndRead(read)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_put_that_the_client_repeats_itself_is_done_once() {
     with_fault_at_every_put(Fault::LostAnswerAndRetry).await;

@@ -93,6 +93,8 @@ pub struct ArchiveWriter {
     epoch: i64,
     watermark: Option<Lsn>,
     transactions: DeltaTable,
+    /// The version of `transactions` up to which every commit is ours, or was looked at.
+    looked_at: u64,
     tables: HashMap<TablePath, OpenTable>,
     /// A table has rows that this writer does not know of: what it holds may not be committed any more.
     overtaken: bool,
@@ -102,6 +104,8 @@ pub struct ArchiveWriter {
 struct OpenTable {
     delta: DeltaTable,
     applied: Lsn,
+    /// The version up to which every commit is accounted for in `applied`.
+    looked_at: u64,
 }
 
 impl ArchiveWriter {
@@ -123,8 +127,8 @@ impl ArchiveWriter {
             }
         };
         let watermark = transactions.progress(WATERMARK).await?.map(Lsn::from_i64);
-        let (store, tables) = (store.clone(), HashMap::new());
-        Ok(ArchiveWriter { store, epoch, watermark, transactions, tables, overtaken: false })
+        let (store, tables, looked_at) = (store.clone(), HashMap::new(), transactions.version());
+        Ok(ArchiveWriter { store, epoch, watermark, transactions, looked_at, tables, overtaken: false })
     }
 
     /// The number of this writer's claim.
@@ -172,7 +176,8 @@ impl ArchiveWriter {
             Entry::Vacant(vacant) => {
                 let delta = DeltaTable::open_or_create(&self.store, vacant.key(), schema).await?;
                 let applied = delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
-                Ok(vacant.insert(OpenTable { delta, applied }))
+                let looked_at = delta.version();
+                Ok(vacant.insert(OpenTable { delta, applied, looked_at }))
             }
         }
     }
@@ -286,17 +291,22 @@ impl ArchiveWriter {
             progress.extend(FRESHNESS.into_iter().zip(numbers));
         }
         loop {
+            // Also where an attempt before saw a commit in its way and failed before it had looked at it.
+            if self.transactions.version() != self.looked_at {
+                if self.transactions.progress(EPOCH).await? != Some(self.epoch) {
+                    return Err(another_writer(&self.store));
+                }
+                if self.transactions.progress(WATERMARK).await? == Some(end.as_i64()) {
+                    // Our own commit, whose answer was lost.
+                    break;
+                }
+                self.looked_at = self.transactions.version();
+            }
             if self.transactions.append(files, &progress).await? == Appended::Committed {
                 break;
             }
-            if self.transactions.progress(EPOCH).await? != Some(self.epoch) {
-                return Err(another_writer(&self.store));
-            }
-            if self.transactions.progress(WATERMARK).await? == Some(end.as_i64()) {
-                // Our own commit, whose answer was lost.
-                break;
-            }
         }
+        self.looked_at = self.transactions.version();
         self.watermark = Some(end);
         Ok(DurableLsn(end))
     }
@@ -340,17 +350,25 @@ async fn apply_one(table: &mut OpenTable, files: &[StagedFile], end: Lsn) -> Res
         // Committed by an earlier attempt at the same publication.
         return Ok(Applied::Ours);
     }
-    while table.delta.append(files, &[(APPLIED, end.as_i64())]).await? == Appended::Conflicted {
-        let found = table.delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
-        if found == end {
-            // Our own commit, whose answer was lost, or the same rows from a writer that was replaced.
-            break;
+    loop {
+        // Also where an attempt before saw a commit in its way and failed before it had looked at it.
+        if table.delta.version() != table.looked_at {
+            let found = table.delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
+            if found == end {
+                // Our own commit, whose answer was lost, or the same rows from a writer that was replaced.
+                break;
+            }
+            if found != table.applied {
+                return Ok(Applied::Others);
+            }
+            table.looked_at = table.delta.version();
         }
-        if found != table.applied {
-            return Ok(Applied::Others);
+        if table.delta.append(files, &[(APPLIED, end.as_i64())]).await? == Appended::Committed {
+            break;
         }
     }
     table.applied = end;
+    table.looked_at = table.delta.version();
     Ok(Applied::Ours)
 }
 

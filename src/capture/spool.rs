@@ -231,6 +231,8 @@ impl Spool {
                 self.keep(xid, subxid, kind, rest).await;
             }
             Some(Open::Preparing(xid)) => {
+                // The source takes it for told to this session, whatever becomes of the transaction.
+                self.note_relation(&body);
                 if let Some((kind, rest)) = body.split_first() {
                     self.keep(xid, xid, *kind, rest).await;
                 }

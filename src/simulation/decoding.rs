@@ -178,7 +178,6 @@ impl Decoder {
             if !transaction.changes.is_empty() {
                 self.stream(xid, out);
             }
-            self.forget_descriptions(xid, true);
             out.push(Sent { start: lsn, body: protocol::prepare(b'p', lsn, end, time, xid) });
             return;
         }

@@ -10,8 +10,10 @@ use super::world::locked;
 
 /// Plans that found something once, in a form that [`Plan::parse`] reads. They are played every time.
 const REGRESSIONS: &[&str] = &[
-    // What a row was before was not told where the table's identity had changed since.
-    "26", "181",
+    // A watermark was committed twice: its answer was lost, and so was the look at what stood in the way of the next attempt.
+    "224",
+    // A table that a prepared transaction was the first to show was unknown to those that committed before it.
+    "192:41:store",
 ];
 
 /// How many seeds are played where nobody says otherwise.
@@ -37,6 +39,8 @@ struct Total {
     commits: u64,
     requests: u64,
     faults: u64,
+    /// Of all histories, in whichever order they were played: the same for the same plans, also in another process.
+    fingerprint: u64,
 }
 
 /// Plays plans on all cores.
@@ -51,6 +55,7 @@ fn play_all(plans: &[Plan]) -> Total {
                     total.commits += outcome.commits as u64;
                     total.requests += outcome.requests;
                     total.faults += outcome.failed;
+                    total.fingerprint = total.fingerprint.wrapping_add(outcome.fingerprint);
                     if !outcome.violations.is_empty() {
                         total.failed.push((*plan, outcome));
                     }
@@ -72,10 +77,10 @@ fn soak_no_history_breaks_an_invariant() {
     let began = Instant::now();
     let total = play_all(&plans);
     let seconds = began.elapsed().as_secs_f64();
-    let Total { failed, commits, requests, faults } = total;
+    let Total { failed, commits, requests, faults, fingerprint } = total;
     println!(
         "{} simulated histories in {seconds:.1} s, {:.0} a minute: {commits} commits, {requests} requests to the store, \
-         {faults} of them failed",
+         {faults} of them failed; fingerprint {fingerprint:016x}",
         plans.len(),
         plans.len() as f64 * 60.0 / seconds
     );
