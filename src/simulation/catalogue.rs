@@ -51,7 +51,9 @@ enum Statement {
 }
 
 /// Words that only one statement has, the numbers of its parameters' types, and of its columns'.
-const STATEMENTS: &[(&str, Statement, &[u32], &[u32])] = &[
+type Known = (&'static str, Statement, &'static [u32], &'static [u32]);
+
+const STATEMENTS: &[Known] = &[
     (
         "max_replication_slots",
         Statement::Facts,
@@ -87,7 +89,7 @@ const STATEMENTS: &[(&str, Statement, &[u32], &[u32])] = &[
     (".protect(c.oid)", Statement::Protected, &[], &[TEXT]),
 ];
 
-fn known(sql: &str) -> Result<&'static (&'static str, Statement, &'static [u32], &'static [u32]), SqlError> {
+fn known(sql: &str) -> Result<&'static Known, SqlError> {
     let found = STATEMENTS.iter().find(|(words, ..)| sql.contains(words));
     found.ok_or_else(|| ("0A000", format!("the simulated server does not know this statement: {sql}")))
 }
