@@ -102,6 +102,8 @@ impl Keeper {
     fn judge(&self, ended: &Result<Outcome>) {
         match ended {
             Err(failure) if failure.is_transient() => {}
+            // A server that restarts while base images are taken takes the snapshot with it: the program is run again.
+            Err(failure) if failure.cause().contains("invalid snapshot identifier") => {}
             Err(failure) if failure.category() == Category::Refused && is_about_others(failure) => {}
             other => self.world.violation(format!("the archiver ended: {other:?}")),
         }

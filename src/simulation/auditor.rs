@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -15,8 +16,8 @@ use super::world::World;
 use crate::archive::Archive;
 use crate::columnar::RowText;
 use crate::failure::{Category, Result};
-use crate::history::TableAt;
-use crate::model::{GapRecord, Lsn, TableName};
+use crate::history::{Resolver, TableAt, resolve};
+use crate::model::{GapRecord, Lsn, Point, TableName};
 use crate::verification::verify;
 
 /// How much is looked at.
@@ -117,26 +118,31 @@ impl Audit<'_> {
 
     /// Invariants 2, 3 and 4: all tables as they were before a commit; invariant 6 where a gap is.
     async fn states(&self, cut: Lsn) -> Result<()> {
+        if self.gaps.iter().any(|gap| gap.lsn < cut && cut < gap.end_lsn) {
+            return self.refused(cut).await;
+        }
         let before = self.commits.iter().rfind(|commit| commit.lsn < cut);
         let state = before.map_or(&self.beginning, |commit| &commit.state);
         for table in state.values() {
             let name = table.shape.table();
             let columns: Vec<String> = table.shape.columns.iter().map(|column| column.name.clone()).collect();
-            let found = read(&self.archive, &name, cut).await;
-            if self.gaps.iter().any(|gap| gap.lsn < cut && cut < gap.end_lsn) {
-                match found {
-                    Err(failure) if failure.category() == Category::Refused => {}
-                    found => self.world.violation(format!("6: {name} before {cut}, in a gap, is {found:?}")),
-                }
-                continue;
-            }
-            match found? {
+            match read(&self.archive, &name, cut).await? {
                 None => self.world.violation(format!("6: {name} is not there before {cut}")),
                 Some((found, _)) if found != columns => {
                     self.world.violation(format!("4: {name} has the columns {found:?} before {cut}, not {columns:?}"));
                 }
                 Some((_, rows)) => self.compare(&name, cut, rows, rows_of(state, table.shape.oid)),
             }
+        }
+        Ok(())
+    }
+
+    /// Invariant 6: whoever asks for a point inside of a gap is refused.
+    async fn refused(&self, cut: Lsn) -> Result<()> {
+        let resolver = Resolver { archive: &self.archive, source: None, wait: Duration::ZERO };
+        match resolve(&resolver, &Point::Lsn(cut)).await {
+            Err(failure) if failure.category() == Category::Refused => {}
+            answered => self.world.violation(format!("6: {cut}, in a gap, is answered with {answered:?}")),
         }
         Ok(())
     }
