@@ -4,14 +4,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euc
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-# A soak's random seeds, and how often each kill loop goes round.
-SEEDS ?= 20
+# A soak's simulated histories, its random histories on real servers, and how often each kill loop goes round.
+SEEDS ?= 1000
+HISTORIES ?= 20
 ROUNDS ?= 200
 
 # How long each fuzz target runs.
 SECONDS ?= 60
 
-.PHONY: help demo quick test bench soak regress fuzz
+.PHONY: help demo quick test bench soak mutations regress fuzz
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -36,11 +37,17 @@ bench: ## Measure against PostgreSQL's own programs; one part: make bench ONLY=c
 	@tests/install demo
 	cargo bench --locked --bench speed -- $(ONLY)
 
-soak: ## Kill loops and random histories for long: make soak SEEDS=100 ROUNDS=1000
+soak: ## Simulated and real histories and kill loops for long: make soak SEEDS=10000; these alone: ONLY=simulation
+	AFTERIMAGE_SOAK_SEEDS=$(SEEDS) cargo test --locked --lib -- --nocapture simulation::tests::soak
+ifneq ($(ONLY),simulation)
 	@tests/install test
 	@cargo test --locked --test it -- --list soak | grep -q ': test$$' || { echo "there is no soak test"; exit 1; }
-	AFTERIMAGE_SOAK_SEEDS=$(SEEDS) AFTERIMAGE_SOAK_ROUNDS=$(ROUNDS) \
+	AFTERIMAGE_SOAK_SEEDS=$(HISTORIES) AFTERIMAGE_SOAK_ROUNDS=$(ROUNDS) \
 		cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture soak
+endif
+
+mutations: ## Break the program on purpose, and see who notices: make mutations SEEDS=300
+	@tests/mutations/run $(SEEDS) $(ONLY)
 
 regress: ## PostgreSQL's regression suites and its modules' with an archiver; make test runs a part of them
 	@tests/install regress

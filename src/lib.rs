@@ -4,6 +4,7 @@
 
 // -- foundation: no I/O
 pub mod failure;
+mod machine;
 pub mod model;
 // -- stages: each consumes the one above it
 pub mod archive;
@@ -29,3 +30,6 @@ pub mod config;
 pub mod http;
 pub mod serve;
 pub mod telemetry;
+
+#[cfg(test)]
+mod simulation;

@@ -8,6 +8,7 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use super::delta::DataFile;
 use super::reader::Archive;
 use crate::failure::Result;
+use crate::machine;
 
 /// The end of every data file's name.
 pub(super) const DATA_FILE: &str = ".zstd.parquet";
@@ -29,7 +30,7 @@ pub enum Fetched {
 
 /// A new name for a file with this content.
 pub(super) fn name(content: &[u8]) -> String {
-    format!("{}-{}{DATA_FILE}", uuid::Uuid::new_v4(), hexadecimal(content))
+    format!("{}-{}{DATA_FILE}", machine::unique(), hexadecimal(content))
 }
 
 impl Archive {

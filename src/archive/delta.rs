@@ -208,7 +208,7 @@ impl DeltaTable {
     /// (Delta protocol, "Protocol Evolution"). Our tables have no other feature.
     async fn allow_clocks(&mut self) -> Result<()> {
         let feature = TableFeature::TimestampWithoutTimezone.to_string();
-        let info = json!({ "commitInfo": { "timestamp": chrono::Utc::now().timestamp_millis(),
+        let info = json!({ "commitInfo": { "timestamp": crate::machine::now().timestamp_millis(),
             "operation": "UPGRADE PROTOCOL", "operationParameters": {}, "engineInfo": ENGINE } });
         let protocol = json!({ "protocol": { "minReaderVersion": 3, "minWriterVersion": 7,
             "readerFeatures": [feature], "writerFeatures": [feature] } });

@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     LostAnswer,
     /// Does it, fails, and does not find the answer when the client tries again: the name exists now.
     LostAnswerAndRetry,
+    /// Does it and says that it failed, and refuses the read of this number after it.
+    LostAnswerAndRead(usize),
     /// Does not do it.
     Refused,
     /// Does neither this nor anything later.
@@ -42,6 +44,8 @@ pub(crate) struct Faulty {
     puts: AtomicUsize,
     fault: Option<(usize, Fault)>,
     requests: AtomicUsize,
+    /// Reads since the fault was met.
+    reads: AtomicUsize,
     pub(super) paths: Mutex<Vec<String>>,
 }
 
@@ -53,6 +57,7 @@ impl Faulty {
             puts: AtomicUsize::new(0),
             fault,
             requests: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
             paths: Mutex::default(),
         })
     }
@@ -100,7 +105,7 @@ impl ObjectStore for Faulty {
         match fault.map(|(_, fault)| fault) {
             None => self.objects.put_opts(location, payload, options).await,
             Some(Fault::Refused | Fault::Gone) => Err(broken()),
-            Some(Fault::LostAnswer) => {
+            Some(Fault::LostAnswer | Fault::LostAnswerAndRead(_)) => {
                 self.objects.put_opts(location, payload, options).await?;
                 Err(broken())
             }
@@ -121,6 +126,12 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.asked();
+        if let Some((_, Fault::LostAnswerAndRead(refused))) = self.fault
+            && self.was_met()
+            && self.reads.fetch_add(1, Ordering::Relaxed) == refused
+        {
+            return Err(broken());
+        }
         self.objects.get_opts(location, options).await
     }
 

@@ -109,7 +109,7 @@ impl EncodedFile {
             path: name,
             size: bytes.len() as u64,
             rows: *rows,
-            written_ms: chrono::Utc::now().timestamp_millis(),
+            written_ms: crate::machine::now().timestamp_millis(),
             statistics: statistics.clone(),
             image_lsn: *image_lsn,
         })

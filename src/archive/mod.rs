@@ -16,6 +16,7 @@ mod checksum;
 mod commit;
 mod delta;
 mod durable_local;
+mod executor;
 mod file;
 mod identity;
 pub mod layout;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use delta_kernel::KernelError;
-use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder};
 use futures::TryStreamExt as _;
 use futures::stream::{self, StreamExt as _};
@@ -17,7 +16,9 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOpt
 use url::Url;
 
 use super::durable_local::DurableLocal;
+use super::executor::{self, Executor};
 use crate::failure::{Category, Failure, Result};
+use crate::machine;
 
 /// How long one request is retried before its failure is reported to the caller, who may try again.
 const RETRY_FOR: Duration = Duration::from_secs(20);
@@ -33,7 +34,7 @@ pub struct Store {
     /// The root for Delta and DataFusion: the paths below it are the object store's paths.
     root: Url,
     objects: Arc<dyn ObjectStore>,
-    engine: Arc<DefaultEngine<TokioMultiThreadExecutor>>,
+    engine: Arc<DefaultEngine<Executor>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -77,7 +78,7 @@ impl Store {
 
     /// A store over any object store, for tests.
     pub fn new(shown: &str, root: Url, objects: Arc<dyn ObjectStore>) -> Store {
-        let executor = Arc::new(TokioMultiThreadExecutor::new(tokio::runtime::Handle::current()));
+        let executor = Arc::new(executor::of_this_runtime());
         let engine = DefaultEngineBuilder::new(Arc::clone(&objects)).with_task_executor(executor).build();
         Store { shown: shown.into(), root, objects, engine: Arc::new(engine) }
     }
@@ -104,7 +105,7 @@ impl Store {
         &self.root
     }
 
-    pub(super) fn engine(&self) -> &DefaultEngine<TokioMultiThreadExecutor> {
+    pub(super) fn engine(&self) -> &DefaultEngine<Executor> {
         &self.engine
     }
 
@@ -164,8 +165,12 @@ impl Store {
 
     /// What an object store's error means to the operator.
     pub fn failure(&self, error: object_store::Error) -> Failure {
+        self.request_failure(&error)
+    }
+
+    fn request_failure(&self, error: &object_store::Error) -> Failure {
         use object_store::Error;
-        let text = one_line(&error);
+        let text = one_line(error);
         match error {
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
                 Failure::failed(format!("archive {self}: access denied: {text}"))
@@ -197,9 +202,19 @@ impl Store {
         match error {
             KernelError::ObjectStore(error) => self.failure(error),
             KernelError::Backtraced { source, .. } => self.kernel_failure(*source),
-            other => Failure::failed(format!("archive {self}: {}", first_line(&other.to_string()))),
+            // A request that failed while a file was being read is wrapped up in what the reader says.
+            other => match request_behind(&other) {
+                Some(error) => self.request_failure(error),
+                None => Failure::failed(format!("archive {self}: {}", first_line(&other.to_string()))),
+            },
         }
     }
+}
+
+/// The object store's error that caused another.
+fn request_behind(error: &KernelError) -> Option<&object_store::Error> {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.filter_map(|cause| cause.downcast_ref()).next()
 }
 
 /// What an archive's URL says, before anything is looked at.
@@ -315,7 +330,7 @@ fn first_line(text: &str) -> String {
 
 /// Runs work that blocks, or that takes its time, where it may.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    match machine::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Failure::new(Category::Failed, format!("a worker stopped: {error}"))),
     }
@@ -326,6 +341,17 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+
+    /// The Delta library reads checkpoints with a Parquet reader, which wraps the store's errors.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_that_failed_inside_of_the_delta_library_can_be_tried_again() {
+        let store = Store::new("memory", Url::parse("memory:///").unwrap(), Arc::new(InMemory::new()));
+        let error = object_store::Error::Generic { store: "S3", source: "connection reset by peer".into() };
+        let wrapped = parquet::errors::ParquetError::External(Box::new(error));
+        assert!(store.kernel_failure(wrapped.into()).is_transient());
+        let damaged = parquet::errors::ParquetError::General("not a Parquet file".into());
+        assert!(!store.kernel_failure(damaged.into()).is_transient());
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn missing_credentials_are_called_that() {

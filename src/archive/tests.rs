@@ -12,7 +12,7 @@ use object_store::path::Path;
 
 use super::faults::{Fault, Faulty};
 use super::*;
-use crate::failure::{Category, Result};
+use crate::failure::{Category, Failure, Result};
 use crate::model::{
     Commit, Identity, Lsn, Mark, Position, RelationEvent, RelationRecord, RelationVersion, TableName, Transaction,
 };
@@ -214,28 +214,29 @@ async fn what_was_published_is_seen_once_and_whole() {
     }
 }
 
+/// A session of capture. Where it cannot claim the archive at first, another does.
+async fn started(store: &Store) -> Capture {
+    loop {
+        match Capture::start(store).await {
+            Err(failure) => assert!(failure.is_transient(), "{failure}"),
+            Ok(capture) => return capture,
+        }
+    }
+}
+
 /// Runs three publications once for every put there is, that one meeting the fault, until none meets it any more.
 async fn with_fault_at_every_put(fault: Fault) {
     for at in 0.. {
         let objects = new_archive().await;
         let faulty = Faulty::over(&objects, Some((at, fault)));
         let store = faulty.store();
-        let mut capture = match Capture::start(&store).await {
-            // A new session of capture claims again.
-            Err(failure) => {
-                assert!(failure.is_transient(), "put {at}: {failure}");
-                Capture::start(&store).await.unwrap()
-            }
-            Ok(capture) => capture,
-        };
+        let mut capture = started(&store).await;
         for last in [2, 3, 7] {
-            let published = match capture.publish(last).await {
-                Err(failure) if failure.is_transient() => {
-                    capture = Capture::start(&store).await.unwrap();
-                    capture.publish(last).await
-                }
-                published => published,
-            };
+            let mut published = capture.publish(last).await;
+            while published.as_ref().is_err_and(Failure::is_transient) {
+                capture = started(&store).await;
+                published = capture.publish(last).await;
+            }
             let paths = faulty.paths.lock().unwrap().join("\n");
             assert!(published.is_ok(), "{fault:?} of put {at}: {published:?}\n{paths}");
             assert_eq!(seen(&objects).await, expected(last), "{fault:?} of put {at}\n{paths}");
@@ -255,6 +256,14 @@ async fn a_put_that_failed_is_done_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_put_whose_answer_was_lost_is_done_once() {
     with_fault_at_every_put(Fault::LostAnswer).await;
+}
+
+/// The next attempt finds the commit in its way, and cannot read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_could_not_be_looked_at_is_looked_at_before_another() {
+    for read in 0..4 {
+        with_fault_at_every_put(Fault::LostAnswerAndRead(read)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,6 +28,7 @@ use super::layout::{LogTable, TablePath};
 use super::log::{self, DdlRow, GapRow, MarkRow, MessageRow, RareRow, RelationRow, RestoreRow, SequenceRow};
 use super::store::Store;
 use crate::failure::{Failure, Result};
+use crate::machine;
 use crate::model::{
     DdlRecord, Freshness, GapRecord, LogicalMessage, Lsn, Mark, RelationRecord, RestoreRecord, SequenceSample,
     TableName, Transaction,
@@ -95,6 +96,8 @@ pub struct ArchiveWriter {
     watermark: Option<Lsn>,
     timeline: Option<u32>,
     transactions: DeltaTable,
+    /// The version of `transactions` up to which every commit is ours, or was looked at.
+    looked_at: u64,
     tables: HashMap<TablePath, OpenTable>,
     /// A table has rows that this writer does not know of: what it holds may not be committed any more.
     overtaken: bool,
@@ -104,6 +107,8 @@ pub struct ArchiveWriter {
 struct OpenTable {
     delta: DeltaTable,
     applied: Lsn,
+    /// The version up to which every commit is accounted for in `applied`.
+    looked_at: u64,
 }
 
 impl ArchiveWriter {
@@ -119,14 +124,15 @@ impl ArchiveWriter {
         // lost. They look alike, and the last claim counts.
         let epoch = loop {
             let next = transactions.progress(EPOCH).await?.unwrap_or(0) + 1;
-            let claim = [(EPOCH, next), (CLAIMED, Utc::now().timestamp_millis())];
+            let claim = [(EPOCH, next), (CLAIMED, machine::now().timestamp_millis())];
             if transactions.append(&[], &claim).await? == Appended::Committed {
                 break next;
             }
         };
         let watermark = transactions.progress(WATERMARK).await?.map(Lsn::from_i64);
-        let (store, tables) = (store.clone(), HashMap::new());
-        Ok(ArchiveWriter { store, epoch, watermark, timeline: None, transactions, tables, overtaken: false })
+        let (store, tables, looked_at) = (store.clone(), HashMap::new(), transactions.version());
+        let (timeline, overtaken) = (None, false);
+        Ok(ArchiveWriter { store, epoch, watermark, timeline, transactions, looked_at, tables, overtaken })
     }
 
     /// The number of this writer's claim.
@@ -179,7 +185,8 @@ impl ArchiveWriter {
             Entry::Vacant(vacant) => {
                 let delta = DeltaTable::open_or_create(&self.store, vacant.key(), schema).await?;
                 let applied = delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
-                Ok(vacant.insert(OpenTable { delta, applied }))
+                let looked_at = delta.version();
+                Ok(vacant.insert(OpenTable { delta, applied, looked_at }))
             }
         }
     }
@@ -294,17 +301,22 @@ impl ArchiveWriter {
             progress.extend(FRESHNESS.into_iter().zip(numbers));
         }
         loop {
+            // Also where an attempt before saw a commit in its way and failed before it had looked at it.
+            if self.transactions.version() != self.looked_at {
+                if self.transactions.progress(EPOCH).await? != Some(self.epoch) {
+                    return Err(another_writer(&self.store));
+                }
+                if self.transactions.progress(WATERMARK).await? == Some(end.as_i64()) {
+                    // Our own commit, whose answer was lost.
+                    break;
+                }
+                self.looked_at = self.transactions.version();
+            }
             if self.transactions.append(files, &progress).await? == Appended::Committed {
                 break;
             }
-            if self.transactions.progress(EPOCH).await? != Some(self.epoch) {
-                return Err(another_writer(&self.store));
-            }
-            if self.transactions.progress(WATERMARK).await? == Some(end.as_i64()) {
-                // Our own commit, whose answer was lost.
-                break;
-            }
         }
+        self.looked_at = self.transactions.version();
         self.watermark = Some(end);
         Ok(DurableLsn(end))
     }
@@ -348,17 +360,25 @@ async fn apply_one(table: &mut OpenTable, files: &[StagedFile], end: Lsn) -> Res
         // Committed by an earlier attempt at the same publication.
         return Ok(Applied::Ours);
     }
-    while table.delta.append(files, &[(APPLIED, end.as_i64())]).await? == Appended::Conflicted {
-        let found = table.delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
-        if found == end {
-            // Our own commit, whose answer was lost, or the same rows from a writer that was replaced.
-            break;
+    loop {
+        // Also where an attempt before saw a commit in its way and failed before it had looked at it.
+        if table.delta.version() != table.looked_at {
+            let found = table.delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
+            if found == end {
+                // Our own commit, whose answer was lost, or the same rows from a writer that was replaced.
+                break;
+            }
+            if found != table.applied {
+                return Ok(Applied::Others);
+            }
+            table.looked_at = table.delta.version();
         }
-        if found != table.applied {
-            return Ok(Applied::Others);
+        if table.delta.append(files, &[(APPLIED, end.as_i64())]).await? == Appended::Committed {
+            break;
         }
     }
     table.applied = end;
+    table.looked_at = table.delta.version();
     Ok(Applied::Ours)
 }
 

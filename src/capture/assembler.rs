@@ -17,6 +17,7 @@ use crate::archive::Publication;
 use crate::columnar::ChangeBuilder;
 use crate::copy_format::TextRow;
 use crate::failure::{Failure, Result};
+use crate::machine;
 use crate::model::{
     Column, Identity, LogicalMessage, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion,
     TableName,
@@ -129,16 +130,18 @@ impl Assembler {
             }
             let deadline = self.deadline;
             tokio::select! {
+                // What comes now and then goes before what can come without end.
+                biased;
+                // An error means that nobody can stop us any more.
+                changed = stop.changed() => if changed.is_err() { return self.flush().await },
+                // While a transaction is open its end decides, not the clock.
+                () = self.pace.due(deadline.unwrap_or_else(machine::instant), self.published), if deadline.is_some() && self.open.is_none() => {}
+                Some(addition) = additions.recv() => self.additions.push(addition),
                 batch = events.recv() => match batch {
                     Some(batch) => self.take(batch).await?,
                     // The receiver says why; what is whole is published by the next session.
                     None => return Ok(()),
                 },
-                Some(addition) = additions.recv() => self.additions.push(addition),
-                // While a transaction is open its end decides, not the clock.
-                () = self.pace.due(deadline.unwrap_or_else(Instant::now), self.published), if deadline.is_some() && self.open.is_none() => {}
-                // An error means that nobody can stop us any more.
-                changed = stop.changed() => if changed.is_err() { return self.flush().await },
             }
             if self.due() {
                 self.flush().await?;
@@ -242,7 +245,7 @@ impl Assembler {
         self.pending.end = end;
         self.pace.reached.decoded(end);
         self.pending.time = time_of(time);
-        self.deadline.get_or_insert_with(|| Instant::now() + self.pace.flush_interval);
+        self.deadline.get_or_insert_with(|| machine::instant() + self.pace.flush_interval);
     }
 
     async fn message(&mut self, body: &[u8]) -> Result<()> {
@@ -487,7 +490,8 @@ impl Assembler {
 
     async fn write_rows(&mut self) -> Result<()> {
         let full = self.targets.iter().filter(|(_, target)| target.builder.is_some());
-        let oids: Vec<u32> = full.map(|(oid, _)| *oid).collect();
+        let mut oids: Vec<u32> = full.map(|(oid, _)| *oid).collect();
+        oids.sort_unstable();
         for oid in oids {
             self.write_rows_of(oid).await?;
         }

@@ -1,6 +1,6 @@
 //! The last stage: encodes rows into files, publishes, and announces what is durable.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,7 +105,7 @@ pub(super) struct Files<'a> {
     open: Vec<(Arc<RelationVersion>, OpenFile)>,
     /// As many as may grow.
     staging: FuturesUnordered<Staging<'a>>,
-    staged: HashMap<TableName, Vec<StagedFile>>,
+    staged: BTreeMap<TableName, Vec<StagedFile>>,
 }
 
 type Staging<'a> = Pin<Box<dyn Future<Output = Result<(TableName, StagedFile)>> + Send + 'a>>;
@@ -118,12 +118,13 @@ impl Committer<'_> {
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Result<()> {
         loop {
             let job = tokio::select! {
-                job = jobs.recv() => job,
+                biased;
                 // So that they go on while nothing else is to do.
                 Some(staged) = self.files.staging.next() => {
                     self.files.note(staged?);
                     continue;
                 }
+                job = jobs.recv() => job,
             };
             let Some(job) = job else { return Ok(()) };
             match job {
@@ -293,7 +294,7 @@ impl Committer<'_> {
     }
 
     /// Waits until all files are in the store.
-    async fn stage_all(&mut self) -> Result<HashMap<TableName, Vec<StagedFile>>> {
+    async fn stage_all(&mut self) -> Result<BTreeMap<TableName, Vec<StagedFile>>> {
         for (relation, file) in std::mem::take(&mut self.files.open) {
             self.stage(relation.name.clone(), file.finish()).await?;
         }

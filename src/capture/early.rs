@@ -4,8 +4,8 @@
 //! for. In all other cases it is thrown away, and the transaction's records are read once more: so nothing here can lose or
 //! invent a row, and no failure here is one of the archive.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ pub(super) struct EarlyEncoder {
     /// For what is encoded.
     pub(super) directory: PathBuf,
     /// `None` for those that must be read once more.
-    pub(super) transactions: HashMap<Xid, Option<Early>>,
+    pub(super) transactions: BTreeMap<Xid, Option<Early>>,
 }
 
 impl EarlyEncoder {
@@ -140,7 +140,7 @@ fn given_up(xid: Xid, failure: &Failure) {
 pub(super) struct Early {
     transaction: OpenTransaction,
     records: Records,
-    tables: HashMap<u32, EarlyTable>,
+    tables: BTreeMap<u32, EarlyTable>,
     pages: SpilledPages,
 }
 
@@ -167,7 +167,7 @@ impl Early {
         Ok(Early {
             transaction: OpenTransaction::new(Lsn::ZERO, xid, 0),
             records: Records::default(),
-            tables: HashMap::new(),
+            tables: BTreeMap::new(),
             pages: SpilledPages::new(pages),
         })
     }
@@ -319,7 +319,7 @@ mod tests {
             known: KnownRelations::new(HashMap::from([(1, relation)])),
             memory: 1 << 20,
             directory: std::env::temp_dir(),
-            transactions: HashMap::new(),
+            transactions: BTreeMap::new(),
         };
         let (asking, asked) = mpsc::channel(1);
         let running = tokio::spawn(encoder.run(asked));

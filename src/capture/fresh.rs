@@ -13,6 +13,7 @@ use super::source_check;
 use super::successor::require_not_behind;
 use crate::archive::{Archive, Store};
 use crate::failure::{Failure, Result};
+use crate::machine;
 use crate::model::{DdlRecord, Lsn, RelationRecord};
 use crate::postgres::{ReplicationConnection, Source, Throttle};
 
@@ -65,7 +66,7 @@ pub async fn images_anew(
     let (lsn, timeline) = (created.consistent_point, server.timeline);
     let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
     let described = describe_source(source, store, &identity.publication, &snapshot).await?;
-    let time = Utc::now();
+    let time = machine::now();
     let copy = ImageCopy {
         source,
         store,

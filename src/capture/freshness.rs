@@ -7,10 +7,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::time::Instant;
 
 use crate::archive::Publication;
+use crate::machine;
 use crate::model::Freshness;
 use crate::transaction::unix_micros;
 
@@ -36,7 +36,7 @@ struct State {
 impl FreshnessMeter {
     pub(super) fn new() -> FreshnessMeter {
         let state = State {
-            window_ends: Instant::now() + WINDOW,
+            window_ends: machine::instant() + WINDOW,
             difference: Difference::default(),
             current: Histogram::new(),
             before: Histogram::new(),
@@ -47,13 +47,13 @@ impl FreshnessMeter {
 
     /// Notes when a message was sent that has just arrived, microseconds since 2000 by the source's clock.
     pub(super) fn arrived(&self, sent: i64) {
-        let difference = Utc::now().timestamp_micros().saturating_sub(unix_micros(sent));
+        let difference = machine::now().timestamp_micros().saturating_sub(unix_micros(sent));
         self.with(|state| state.difference.note(difference));
     }
 
     /// Notes that a publication is durable now. Once in a window it returns what is recent, where that is something.
     pub(super) fn published(&self, publication: &Publication) -> Option<Freshness> {
-        let now = Utc::now().timestamp_micros();
+        let now = machine::now().timestamp_micros();
         self.with(|state| {
             let by_the_sources_clock = now.saturating_sub(state.difference.least());
             for transaction in &publication.transactions {
@@ -62,7 +62,7 @@ impl FreshnessMeter {
                 state.current.add(took);
                 state.total.add(took);
             }
-            if Instant::now() < state.window_ends {
+            if machine::instant() < state.window_ends {
                 return None;
             }
             let recent = state.recent();
@@ -94,7 +94,7 @@ impl State {
     }
 
     fn turn(&mut self) {
-        self.window_ends = Instant::now() + WINDOW;
+        self.window_ends = machine::instant() + WINDOW;
         self.before = std::mem::replace(&mut self.current, Histogram::new());
         self.difference.turn();
     }
@@ -187,6 +187,8 @@ fn greatest_of(bucket: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use chrono::Utc;
+
     use super::*;
     use crate::model::{Commit, Lsn, Transaction};
 

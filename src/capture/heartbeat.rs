@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::sync::watch;
 
 use super::run::sleep_or_stop;
 use crate::archive::{ArchiverState, Store};
+use crate::machine;
 use crate::model::Lsn;
 use crate::transaction::Running;
 
@@ -82,7 +82,7 @@ impl Heartbeat {
         let running = self.running.borrow();
         let free = rustix::fs::statvfs(&self.spill_directory).ok();
         ArchiverState {
-            at: Utc::now(),
+            at: machine::now(),
             received: Lsn(steps.received.load(Ordering::Relaxed)),
             decoded: Lsn(steps.decoded.load(Ordering::Relaxed)),
             in_progress: running.len(),

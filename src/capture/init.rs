@@ -22,6 +22,7 @@ use super::source_check::{self, SourceFacts};
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, DurableLsn, FORMAT, Publication, Store};
 use crate::columnar::image_table_schema;
 use crate::failure::{Failure, Result};
+use crate::machine;
 use crate::model::{DdlRecord, Lsn, Position, RelationRecord, quote_identifier, quote_literal};
 use crate::postgres::{ReplicationConnection, Source, Throttle};
 use crate::transaction::Definition;
@@ -206,7 +207,7 @@ impl Beginning<'_> {
             system_identifier: system.system_identifier,
             database: facts.database.clone(),
             start_lsn: lsn,
-            created_at: Utc::now(),
+            created_at: machine::now(),
             slot,
             publication: settings.publication.clone(),
         };
@@ -444,7 +445,7 @@ async fn notify_if_slow<T>(work: impl Future<Output = Result<T>>, notify: impl F
     let mut work = std::pin::pin!(work);
     tokio::select! {
         done = &mut work => return done,
-        () = tokio::time::sleep(Duration::from_secs(3)) => notify(),
+        () = machine::sleep(Duration::from_secs(3)) => notify(),
     }
     work.await
 }

@@ -4,12 +4,11 @@
 //! What it finds it writes into the source's own log, as DDL capture does: so it has a place in history, and the archive
 //! hears of it in one way only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::catalog::{self, SourceTable};
@@ -19,6 +18,7 @@ use super::run::sleep_or_stop;
 use super::settings::CaptureSettings;
 use crate::archive::Archive;
 use crate::failure::Result;
+use crate::machine;
 use crate::model::{Lsn, RelationVersion, TableName};
 use crate::postgres::{MessageKind, Source, emit_message};
 use crate::transaction::{Definition, SEQUENCES_PREFIX};
@@ -43,7 +43,7 @@ pub(super) struct Observer {
 }
 
 /// A table's number in the catalogue, and what changes whenever its definition does.
-type Fingerprints = HashMap<u32, String>;
+type Fingerprints = BTreeMap<u32, String>;
 
 /// Who is expected to tell of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +69,9 @@ impl Observer {
     /// there then.
     pub(super) async fn run(mut self) {
         let (mut seen, mut sampled) = (Fingerprints::new(), Samples::new());
-        let mut next_sample = Instant::now();
+        let mut next_sample = machine::instant();
         loop {
-            let due = Instant::now() >= next_sample;
+            let due = machine::instant() >= next_sample;
             if due {
                 next_sample += SAMPLES;
             }
@@ -111,7 +111,8 @@ impl Observer {
                 self.tell_when_new(&session, *oid, look).await?;
             }
         }
-        let gone: Vec<u32> = self.known.keys().copied().filter(|oid| !now.contains_key(oid)).collect();
+        let mut gone: Vec<u32> = self.known.keys().copied().filter(|oid| !now.contains_key(oid)).collect();
+        gone.sort_unstable();
         for oid in gone {
             if !self.is_overdue(oid, look) {
                 continue;

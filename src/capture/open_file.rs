@@ -1,10 +1,11 @@
 //! A Parquet file that grows batch by batch, each encoded on another thread while the next one is built.
 
 use arrow::array::RecordBatch;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 use crate::archive::{EncodedFile, FileEncoder, blocking};
 use crate::failure::{Failure, Result};
+use crate::machine::spawn_blocking;
 
 /// Bytes of rows, as they are in memory, of one batch. Small enough to be allocated from what the batch before has freed:
 /// memory fresh from the operating system costs more than filling it.

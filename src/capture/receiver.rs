@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::MissedTickBehavior;
 
 use super::freshness::FreshnessMeter;
 use super::heartbeat::Reached;
 use super::spool::{Hold, acknowledgeable};
 use crate::archive::DurableLsn;
 use crate::failure::{Failure, Result};
+use crate::machine::{Interval, interval};
 use crate::model::Lsn;
 use crate::postgres::{ReplicationStream, StreamEvent};
 
@@ -74,7 +75,8 @@ async fn next_batch(
         }
         let event = if batch.is_empty() {
             tokio::select! {
-                event = stream.next() => Some(event?.ok_or_else(ended)?),
+                // A status goes out however fast messages come.
+                biased;
                 due = sender.due() => match due {
                     Due::Status => {
                         sender.send(stream).await?;
@@ -83,6 +85,7 @@ async fn next_batch(
                     Due::End => return Ok(None),
                 },
                 () = events.closed() => return Ok(None),
+                event = stream.next() => Some(event?.ok_or_else(ended)?),
             }
         } else {
             stream.buffered()?
@@ -134,6 +137,7 @@ impl Acknowledger {
     /// Waits until there is something to do.
     async fn due(&mut self) -> Due {
         tokio::select! {
+            biased;
             _ = self.timer.tick() => Due::Status,
             changed = self.durable.changed() => if changed.is_ok() { Due::Status } else { Due::End },
         }
@@ -154,7 +158,7 @@ impl Acknowledger {
     ) -> Result<bool> {
         loop {
             let permit = tokio::select! {
-                permit = events.reserve() => permit,
+                biased;
                 due = self.due() => match due {
                     Due::Status => {
                         self.send(stream).await?;
@@ -162,6 +166,7 @@ impl Acknowledger {
                     }
                     Due::End => return Ok(false),
                 },
+                permit = events.reserve() => permit,
             };
             return Ok(permit.map(|permit| permit.send(batch)).is_ok());
         }

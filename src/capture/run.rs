@@ -1,6 +1,6 @@
 //! The archiver: sessions with the source, one after the other, until stopped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use super::synchronous::{Lookout, Pace};
 use super::terms::Terms;
 use crate::archive::{Archive, ArchiveIdentity, ArchiveWriter, Publication, Store};
 use crate::failure::{Failure, Result};
+use crate::machine;
 use crate::model::{Freshness, Lsn, quote_identifier};
 use crate::postgres::{ReplicationConnection, Source};
 use crate::transaction::Onlooker;
@@ -112,7 +113,7 @@ async fn run_sessions(
     let mut interrupted = false;
     let mut patience = SLOT_PATIENCE;
     loop {
-        let started = tokio::time::Instant::now();
+        let started = machine::instant();
         let terms = course.terms.now();
         let session = Session { source, store, settings, until, patience, interrupted, events };
         match session.run(course, stop.clone()).await {
@@ -142,7 +143,7 @@ async fn run_sessions(
 }
 
 pub(super) async fn sleep_or_stop(duration: Duration, mut stop: watch::Receiver<bool>) -> bool {
-    let stopped = tokio::time::timeout(duration, stop.wait_for(|stopped| *stopped)).await;
+    let stopped = machine::timeout(duration, stop.wait_for(|stopped| *stopped)).await;
     matches!(stopped, Ok(Ok(_)))
 }
 
@@ -232,7 +233,7 @@ impl Session<'_> {
             known: relations.clone(),
             memory: self.settings.memory_of_builders(),
             directory: self.settings.spill_directory.clone(),
-            transactions: HashMap::new(),
+            transactions: BTreeMap::new(),
         };
         let outlets =
             Outlets { whole: whole_sender, early: early_sender, holds: hold_sender, onlooker: course.onlooker.clone() };
@@ -458,11 +459,11 @@ async fn wait_for_slot(
     stop: &watch::Receiver<bool>,
 ) -> Result<Option<SlotState>> {
     let slot = &identity.slot;
-    let deadline = tokio::time::Instant::now() + patience;
+    let deadline = machine::instant() + patience;
     loop {
         let Some(state) = slot_state(client, identity).await? else { return Ok(None) };
         let Some(pid) = state.active_pid else { return Ok(Some(state)) };
-        if tokio::time::Instant::now() >= deadline {
+        if machine::instant() >= deadline {
             return Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))
                 .remedy("one archiver per archive: another one is running; stop it first"));
         }
@@ -524,7 +525,7 @@ impl Backoff {
     }
 
     pub(super) fn next(&mut self) -> Duration {
-        let pause = self.current.mul_f64(rand::random_range(0.75..1.25));
+        let pause = self.current.mul_f64(machine::jitter());
         self.current = (self.current * 2).min(self.most);
         pause
     }

@@ -10,6 +10,7 @@ use super::init::drop_slot;
 use super::run::slot_state;
 use crate::archive::ArchiveIdentity;
 use crate::failure::Result;
+use crate::machine;
 use crate::postgres::Source;
 
 /// How often it is looked how much the slot holds back.
@@ -24,7 +25,7 @@ pub async fn bound_slot(source: Source, identity: ArchiveIdentity, most: u64) {
         if let Err(failure) = look(&source, &identity, most).await {
             tracing::warn!("how much log the slot {} holds back is not known: {failure}", identity.slot);
         }
-        tokio::time::sleep(LOOKS).await;
+        machine::sleep(LOOKS).await;
     }
 }
 

@@ -11,7 +11,7 @@
 //! A transaction that was prepared is sent again after a restart only from before its PREPARE on, so while its fate is open
 //! nothing behind that may be acknowledged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::spawn_blocking;
 
 use super::early::{self, EarlyWork, EncodedTransaction};
 use super::receiver::EventBatch;
@@ -28,6 +27,7 @@ use super::settings::CaptureSettings;
 use super::terms::Terms;
 use crate::archive::DurableLsn;
 use crate::failure::{Failure, Result};
+use crate::machine::spawn_blocking;
 use crate::model::{Lsn, TableName, Xid};
 use crate::pgoutput::{self, Control, DecodeError, End, Message};
 use crate::postgres::StreamEvent;
@@ -111,7 +111,7 @@ pub(super) struct Spool {
     /// This session has whole transactions only, up to here.
     whole_up_to: Option<Lsn>,
     durable: watch::Receiver<DurableLsn>,
-    transactions: HashMap<Xid, Spooled>,
+    transactions: BTreeMap<Xid, Spooled>,
     /// The transaction whose messages come now.
     open: Option<Open>,
     /// The transaction that comes now is in the archive.
@@ -170,7 +170,7 @@ impl Spool {
             whole_up_to: Some(terms.whole_up_to()).filter(|lsn| *lsn > resume),
             terms,
             durable,
-            transactions: HashMap::new(),
+            transactions: BTreeMap::new(),
             open: None,
             skipping: false,
             names: HashMap::new(),
@@ -187,8 +187,9 @@ impl Spool {
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<EventBatch>) -> Result<()> {
         loop {
             let batch = tokio::select! {
-                batch = events.recv() => batch,
+                biased;
                 () = self.outlets.whole.closed() => None,
+                batch = events.recv() => batch,
             };
             let Some(batch) = batch else { break };
             for event in batch {
@@ -236,6 +237,8 @@ impl Spool {
                 self.keep(xid, subxid, kind, rest).await;
             }
             Some(Open::Preparing(xid)) => {
+                // The source takes it for told to this session, whatever becomes of the transaction.
+                self.note_relation(&body);
                 if let Some((kind, rest)) = body.split_first() {
                     self.keep(xid, xid, *kind, rest).await;
                 }

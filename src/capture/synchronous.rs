@@ -8,12 +8,13 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::heartbeat::Reached;
 use super::run::{SlotState, sleep_or_stop, slot_state};
 use crate::archive::{ArchiveIdentity, DurableLsn};
 use crate::failure::Result;
+use crate::machine;
 use crate::model::Lsn;
 use crate::postgres::{Session, Source};
 
@@ -82,14 +83,15 @@ impl Pace {
     pub(super) fn is_due(&self, deadline: Instant, published: Lsn) -> bool {
         match *self.waited_for.borrow() {
             true => self.durable.borrow().lsn() >= published,
-            false => Instant::now() >= deadline,
+            false => machine::instant() >= deadline,
         }
     }
 
     /// Waits until it may be time.
     pub(super) async fn due(&mut self, deadline: Instant, published: Lsn) {
         tokio::select! {
-            () = sleep_until(deadline) => {}
+            biased;
+            () = machine::sleep_until(deadline) => {}
             () = is_so(&mut self.waited_for, |waited_for| *waited_for) => {
                 is_so(&mut self.durable, |durable| durable.lsn() >= published).await;
             }

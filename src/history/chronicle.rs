@@ -420,6 +420,8 @@ impl Chronicle {
         let start = segment.range.start;
         // There was no such table yet, or its rows were not known: then what was before is not either.
         let Ok(state) = TableAt::of_relation(&self.archive, self.relation.oid, start).await else { return Ok(()) };
+        // Before a change of the identity its rows were told apart by other columns: then all are read and looked at here.
+        let alike = state.key().iter().map(|column| &column.name).eq(segment.key.iter().map(|column| &column.name));
         let places = places_in(&self.columns, state.relation());
         let key_places = places_in(&segment.key, state.relation());
         let shown = RelationVersion { columns: self.columns.clone(), ..self.relation.clone() };
@@ -432,6 +434,9 @@ impl Chronicle {
         let mut add = |row: &RowText| {
             rearrange(row, &key_places, &mut key_row);
             let key = key_of_fields(key_row.fields());
+            if touched.is_some_and(|touched| !touched.contains(key.as_slice())) {
+                return Ok(());
+            }
             let life = lives.at(&key, start, segment.unique);
             if segment.unique && !lives.wants(&life) {
                 return Ok(());
@@ -441,7 +446,7 @@ impl Chronicle {
             rows.push(text.fields())?;
             if rows.rows() >= ROWS_AT_ONCE { give(&mut rows, &mut found) } else { Ok(()) }
         };
-        state.for_each_row(touched, &mut add).await?;
+        state.for_each_row(touched.filter(|_| alike), &mut add).await?;
         give(&mut rows, &mut found)
     }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use tokio::time::{Instant, sleep};
 use tokio_postgres::Client;
 
 use crate::archive::{Archive, Watermark};
 use crate::capture::require_same_source;
 use crate::failure::{Category, Failure, Result};
+use crate::machine::{self, sleep};
 use crate::model::{Commit, GapRecord, Lsn, Point, Xid};
 use crate::postgres::Source;
 
@@ -147,7 +147,7 @@ impl Resolver<'_> {
             return Ok(None);
         }
         // The source's clock may be ahead of ours a little.
-        if time > Utc::now() + chrono::Duration::seconds(5) {
+        if time > machine::now() + chrono::Duration::seconds(5) {
             return Err(
                 Failure::refused(format!("{} has not come yet", shown_time(time))).remedy(nearest_end(watermark))
             );
@@ -168,10 +168,10 @@ impl Resolver<'_> {
     }
 
     async fn wait_for(&self, target: Lsn, mut watermark: Watermark) -> Result<Watermark> {
-        let deadline = Instant::now() + self.wait;
+        let deadline = machine::instant() + self.wait;
         let mut pause = SHORTEST_PAUSE;
         while watermark.lsn < target {
-            if Instant::now() >= deadline {
+            if machine::instant() >= deadline {
                 return Err(Failure::refused(format!(
                     "the archive has history up to {}, the source is at {target}, and it did not catch up within {:?}",
                     watermark.lsn, self.wait
@@ -208,8 +208,8 @@ async fn position_of(client: &Client) -> Result<Lsn> {
         client.query_one("SELECT pg_current_xact_id()", &[]).await?;
     }
     let patience = Duration::from_millis(3 * row.get::<_, i64>(2).unsigned_abs() + 100);
-    let deadline = Instant::now() + patience;
-    while flushed < inserted && Instant::now() < deadline {
+    let deadline = machine::instant() + patience;
+    while flushed < inserted && machine::instant() < deadline {
         sleep(Duration::from_millis(20)).await;
         flushed = parse_position(client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?.get(0))?;
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::AsArray as _;
+use arrow::datatypes::Int8Type;
 use chrono::Utc;
 use object_store::memory::InMemory;
 
@@ -11,7 +13,7 @@ use super::*;
 use crate::archive::{
     Archive, ArchiveIdentity, ArchiveWriter, FORMAT, FileContent, Publication, Store, TablePath, log, stage,
 };
-use crate::columnar::{ChangeBuilder, ImageBuilder, Place, RowText, change_schema, image_table_schema};
+use crate::columnar::{ChangeBuilder, ImageBuilder, Place, RowReader, RowText, change_schema, image_table_schema};
 use crate::model::{
     Column, Identity, Lsn, Operation, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
 };
@@ -182,6 +184,35 @@ async fn values_that_updates_left_out_are_found_through_changed_keys() {
         let only = KeySet::from([state.key_of(&text).into_boxed_slice()]);
         assert_eq!(archive.rows("t", end, Some(&only)).await, [expected]);
     }
+}
+
+/// The rows before a change of the identity are told apart by all their columns, those after it by their key.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_row_was_is_told_across_a_change_of_the_identity() {
+    let full = relation("t", 1, Identity::Full, &[true, true]);
+    let keyed = relation("t", 1, Identity::Default, &[true, false]);
+    let mut archive = Growing::begin(&full, &[&["1", "a"], &["2", "b"]]).await;
+    archive.commit(&full, false, &[Did::Update(Some(&["1", "a"]), &["1", "A"])]).await;
+    let end = archive.commit(&keyed, true, &[Did::Update(None, &["1", "z"]), Did::Delete(&["2", "NULL"])]).await;
+    let archive = Archive::open(&archive.store).await.unwrap();
+    let chronicle = Chronicle::find(&archive, &full.name, Lsn(100), end).await.unwrap().unwrap();
+    let mut before = Vec::new();
+    let mut take = |events: arrow::array::RecordBatch| {
+        let kinds = events.column_by_name(KIND).unwrap().clone();
+        let kinds = kinds.as_primitive::<Int8Type>();
+        let news = events.column_by_name(NEW).unwrap().as_struct().clone();
+        let columns = chronicle.columns().to_vec();
+        let reader = RowReader::of_struct(&news, &columns)?;
+        for row in (0..events.num_rows()).filter(|row| kinds.value(*row) == EventKind::Before as i8) {
+            let mut text = RowText::default();
+            reader.read(row, &mut text);
+            before.push(text.shown());
+        }
+        Ok(())
+    };
+    chronicle.events(Telling::Changes, &mut take).await.unwrap();
+    before.sort();
+    assert_eq!(before, ["1 A", "2 b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

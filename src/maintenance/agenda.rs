@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::archive::{LogTable, Publication, TablePath};
+use crate::machine;
 
 /// Commits of `log/transactions` that add no rows, from which on its log is looked at.
 const WATERMARKS: u64 = 100;
@@ -85,7 +88,7 @@ impl Agenda {
     /// Notes that a table was looked at, and when again even if nothing changes.
     pub(super) fn seen(&mut self, table: &TablePath, again: Option<Duration>) {
         self.due.remove(table);
-        if let Some(time) = again.and_then(|again| Instant::now().checked_add(again)) {
+        if let Some(time) = again.and_then(|again| machine::instant().checked_add(again)) {
             self.later.insert(table.clone(), time);
         }
     }

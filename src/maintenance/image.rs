@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::mpsc;
 
@@ -12,6 +11,7 @@ use crate::archive::{Archive, DataFile, Image, MaintainedTable, TablePath};
 use crate::columnar::{ImageBuilder, RowText, image_schema, image_table_schema};
 use crate::failure::{Category, Failure, Result};
 use crate::history::TableAt;
+use crate::machine;
 use crate::model::{Lsn, TableName};
 
 /// Bytes of rows in memory that are handed on at once.
@@ -121,7 +121,7 @@ fn due(newest: Option<&Image>, changes: &[DataFile], policy: &Policy, watermark:
     // Without an image its changes grow old.
     let begun = if files.is_empty() { changes.iter().collect() } else { files };
     let written = begun.iter().map(|file| file.written_ms).min().unwrap_or(0);
-    let age = Duration::from_millis(Utc::now().timestamp_millis().abs_diff(written));
+    let age = Duration::from_millis(machine::now().timestamp_millis().abs_diff(written));
     if age >= oldest { Due::Now } else { Due::Later(Some(oldest - age)) }
 }
 

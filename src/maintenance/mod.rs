@@ -19,9 +19,8 @@ mod plan;
 mod tests;
 mod tiers;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use chrono::Utc;
 use futures::FutureExt as _;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -35,6 +34,7 @@ use self::agenda::Agenda;
 use self::image::Imaged;
 use crate::archive::{Archive, DataFile, Deleted, LogTable, MaintainedTable, Store, TablePath};
 use crate::failure::Result;
+use crate::machine;
 use crate::model::{Lsn, TableName};
 
 /// What maintenance does, and when.
@@ -158,7 +158,7 @@ async fn maintain_table(archive: &Archive, path: &TablePath, policy: &Policy) ->
         (_, None) => {}
     }
     let Some(mut table) = MaintainedTable::open(archive.store(), path).await? else { return Ok(None) };
-    let deleted = table.clean(Utc::now() - policy.retention, archive.claimed_at().await?).await?;
+    let deleted = table.clean(machine::now() - policy.retention, archive.claimed_at().await?).await?;
     left_alone |= deleted.is_none();
     let after = table.files().await?;
     let bytes = |files: &[DataFile]| files.iter().map(|file| file.size).sum();
@@ -191,7 +191,7 @@ async fn write_image(archive: &Archive, name: &TableName, policy: &Policy, water
 pub async fn keep(store: Store, policy: Policy, published: Published, mut stop: watch::Receiver<bool>) {
     let mut keeper = Keeper::new(store, policy, published);
     loop {
-        if tokio::time::timeout(keeper.policy.interval, stop.wait_for(|stopped| *stopped)).await.is_ok() {
+        if machine::timeout(keeper.policy.interval, stop.wait_for(|stopped| *stopped)).await.is_ok() {
             return;
         }
         if let Err(failure) = keeper.turn(&stop).await {
@@ -222,7 +222,7 @@ impl Keeper {
                 self.archive.insert(archive).clone()
             }
         };
-        for path in self.agenda.due(Instant::now()) {
+        for path in self.agenda.due(machine::instant()) {
             if *stop.borrow() {
                 break;
             }

@@ -1,12 +1,12 @@
 //! What maintenance would do, without doing it.
 
-use chrono::Utc;
 use serde::Serialize;
 
 use super::compaction::{self, PlannedMerge};
 use super::{Policy, image, paths};
 use crate::archive::{Archive, DataFile, Deleted, MaintainedTable, TablePath};
 use crate::failure::Result;
+use crate::machine;
 use crate::model::{Lsn, TableName};
 
 /// What would be done to one table of the archive.
@@ -61,7 +61,7 @@ async fn plan_of(archive: &Archive, path: &TablePath, policy: &Policy) -> Result
     let Some(table) = table else { return Ok(image.then_some(found)) };
     let files: Vec<DataFile> = table.files().await?;
     (found.files, found.bytes) = (files.len(), files.iter().map(|file| file.size).sum());
-    found.delete = table.would_delete(Utc::now() - policy.retention, archive.claimed_at().await?).await?;
+    found.delete = table.would_delete(machine::now() - policy.retention, archive.claimed_at().await?).await?;
     if !matches!(path, TablePath::Images(_)) {
         found.merge = compaction::plan(archive, &table, policy, watermark).await?;
     }

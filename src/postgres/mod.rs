@@ -50,3 +50,5 @@ pub use settings::{PINNED_SETTINGS, RAW_WHERE_UNKNOWN};
 pub use source::Source;
 pub use throttle::Throttle;
 pub use timeline::Timeline;
+#[cfg(test)]
+pub(crate) use transport::{Dial, Dialer, Pipe};

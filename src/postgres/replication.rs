@@ -21,6 +21,7 @@ use postgres_protocol::message::backend::{
 use postgres_protocol::message::frontend;
 
 use crate::failure::{Context, Failure, Result};
+use crate::machine;
 use crate::model::{Lsn, quote_identifier, quote_literal};
 
 use super::authentication::{Applicant, authenticate};
@@ -429,7 +430,7 @@ impl ReplicationStream {
     /// middle of a huge transaction. The connection is closed all the same, and the server frees the slot when
     /// it notices.
     pub async fn stop(mut self) -> Result<()> {
-        let ended = tokio::time::timeout(STOP_LIMIT, self.end()).await;
+        let ended = machine::timeout(STOP_LIMIT, self.end()).await;
         ended.unwrap_or_else(|_| {
             Err(Failure::transient("the server did not end the stream in time")
                 .remedy("none is needed: the slot becomes free when the server notices"))
@@ -489,7 +490,7 @@ fn standby_status(positions: [Lsn; 3], now: i64, request_reply: bool) -> Bytes {
 
 /// For `pg_stat_replication.reply_time` only: nothing is decided by it.
 fn postgres_now() -> i64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = SystemTime::from(machine::now()).duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.saturating_sub(POSTGRES_EPOCH).as_micros()).unwrap_or_default()
 }
 

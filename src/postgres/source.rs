@@ -10,6 +10,8 @@ use super::conninfo::{self, PARAMETERS, Parameters};
 use super::passfile::PasswordFile;
 use super::settings::startup_options;
 use super::tls::{Mode, TlsRules};
+#[cfg(test)]
+use super::transport::Dialer;
 
 /// Where PostgreSQL's packages put a server's socket: Debian's and Red Hat's place, then the original one.
 const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
@@ -49,6 +51,8 @@ pub(super) enum Place {
     Directory(PathBuf),
     /// A host name or numeric address, and the name that its certificate should carry.
     Network { lookup: String, name: String },
+    #[cfg(test)]
+    Simulated(Dialer),
 }
 
 impl Place {
@@ -60,6 +64,8 @@ impl Place {
             }
             Place::Directory(path) => path.to_str().unwrap_or_default(),
             Place::Network { name, .. } => name,
+            #[cfg(test)]
+            Place::Simulated(_) => "simulated",
         }
     }
 }
@@ -149,6 +155,15 @@ impl Source {
         source.check_texts()
     }
 
+    /// A database that a simulation plays, on whatever the dialer connects to.
+    #[cfg(test)]
+    pub(crate) fn simulated(dialer: Dialer, database: &str) -> Source {
+        let surroundings = Surroundings { variable: &|_| None, user: &|| None };
+        let url = format!("postgres://archiver@simulated/{database}?sslmode=disable");
+        let source = Source::resolve_in(Some(&url), &surroundings).unwrap();
+        Source { hosts: vec![Host { place: Place::Simulated(dialer), port: DEFAULT_PORT }], ..source }
+    }
+
     /// A zero byte would end a text of the start-up message early.
     fn check_texts(self) -> Result<Source> {
         let texts = [Some(&self.user), Some(&self.database), self.options.as_ref(), self.application_name.as_ref()];
@@ -219,6 +234,8 @@ impl Host {
             Place::Network { name, .. } if name.contains(':') => format!("[{name}]:{}", self.port),
             Place::Network { name, .. } => format!("{}:{}", conninfo::encode(name), self.port),
             Place::Directory(path) => format!("{}:{}", conninfo::encode(&path.to_string_lossy()), self.port),
+            #[cfg(test)]
+            Place::Simulated(_) => "simulated".to_owned(),
         }
     }
 
@@ -226,6 +243,8 @@ impl Host {
         match &self.place {
             Place::Network { name, .. } => name.clone(),
             Place::Directory(path) => path.to_string_lossy().into_owned(),
+            #[cfg(test)]
+            Place::Simulated(_) => "simulated".to_owned(),
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::failure::{Category, Failure, Result};
+use crate::machine;
 
 use super::diagnosis::{ServerReport, diagnose_io, diagnose_lookup};
 use super::source::{Host, Place, Secret, SessionKind, Source};
@@ -40,7 +41,41 @@ pub(super) enum Transport {
     Unix(UnixStream),
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(test)]
+    Simulated(Box<dyn Pipe>),
 }
+
+/// What a simulation has in place of a socket.
+#[cfg(test)]
+pub(crate) trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {}
+
+/// Who connects to a simulated server.
+#[cfg(test)]
+pub(crate) trait Dial: Send + Sync {
+    fn dial(&self) -> futures::future::BoxFuture<'_, io::Result<Box<dyn Pipe>>>;
+}
+
+/// A handle of it, which is a place like others.
+#[cfg(test)]
+#[derive(Clone)]
+pub(crate) struct Dialer(pub(crate) Arc<dyn Dial>);
+
+#[cfg(test)]
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dialer")
+    }
+}
+
+#[cfg(test)]
+impl PartialEq for Dialer {
+    fn eq(&self, other: &Dialer) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[cfg(test)]
+impl Eq for Dialer {}
 
 impl Transport {
     pub(super) fn is_encrypted(&self) -> bool {
@@ -61,6 +96,8 @@ impl AsyncRead for Transport {
             Transport::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(test)]
+            Transport::Simulated(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
@@ -71,6 +108,8 @@ impl AsyncWrite for Transport {
             Transport::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            #[cfg(test)]
+            Transport::Simulated(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -79,6 +118,8 @@ impl AsyncWrite for Transport {
             Transport::Unix(stream) => Pin::new(stream).poll_flush(context),
             Transport::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(context),
+            #[cfg(test)]
+            Transport::Simulated(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -87,6 +128,8 @@ impl AsyncWrite for Transport {
             Transport::Unix(stream) => Pin::new(stream).poll_shutdown(context),
             Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            #[cfg(test)]
+            Transport::Simulated(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }
@@ -97,12 +140,16 @@ pub(super) enum Address {
     Unix(PathBuf),
     /// With the name that the certificate should carry.
     Tcp(SocketAddr, String),
+    #[cfg(test)]
+    Simulated(Dialer),
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Unix(path) => path.display().fmt(f),
+            #[cfg(test)]
+            Address::Simulated(_) => f.write_str("simulated"),
             Address::Tcp(address, name) if address.ip().to_string() == *name => address.fmt(f),
             Address::Tcp(address, name) => write!(f, "{name} ({address})"),
         }
@@ -274,7 +321,7 @@ async fn within<T, E: From<Failure>>(
     attempt: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let Some(limit) = limit else { return attempt.await };
-    tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
+    machine::timeout(limit, attempt).await.unwrap_or_else(|_| {
         let failure = Failure::transient(format!("no answer within {} s", limit.as_secs()));
         Err(failure.remedy("check host, port, network and firewall, or raise connect_timeout").into())
     })
@@ -304,6 +351,8 @@ async fn addresses(host: &Host) -> Result<Vec<Address>> {
                 .map_err(|error| diagnose_lookup(lookup, &error))?;
             Ok(found.map(|address| Address::Tcp(address, name.clone())).collect())
         }
+        #[cfg(test)]
+        Place::Simulated(dialer) => Ok(vec![Address::Simulated(dialer.clone())]),
     }
 }
 
@@ -318,6 +367,10 @@ pub(super) async fn open(
     let (stream, name) = match address {
         Address::Unix(path) => return UnixStream::connect(path).await.map(Transport::Unix).map_err(unreachable),
         Address::Tcp(address, name) => (connect_tcp(*address).await.map_err(unreachable)?, name),
+        #[cfg(test)]
+        Address::Simulated(dialer) => {
+            return dialer.0.dial().await.map(Transport::Simulated).map_err(unreachable);
+        }
     };
     match tls {
         Some(tls) => encrypt(stream, name, encryption, tls, direct).await,

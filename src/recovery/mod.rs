@@ -25,6 +25,7 @@ use crate::capture::{CaptureSettings, Fresh, ImageProgress, LostSlot, StagedImag
 use crate::columnar::{change_schema, image_table_schema};
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::TableAt;
+use crate::machine;
 use crate::model::{
     Commit, GapRecord, Lsn, OperationCounts, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
     Transaction,
@@ -199,7 +200,7 @@ async fn publish_in_time(writer: &mut ArchiveWriter, publication: &Publication) 
             Err(failure) if failure.is_transient() && !writer.is_overtaken() && attempts < ATTEMPTS => {
                 tracing::warn!("the gap cannot be published yet: {failure}");
                 attempts += 1;
-                tokio::time::sleep(PAUSE).await;
+                machine::sleep(PAUSE).await;
             }
             Err(failure) => return Err(failure),
         }

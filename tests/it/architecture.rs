@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 /// From the bottom up. A new module needs its place here.
-const LAYERS: [&[&str]; 4] = [
-    &["failure", "model", "clock", "invariant"],
+const LAYERS: [&[&str]; 5] = [
+    &["failure", "model", "machine", "invariant"],
     &["postgres", "pgoutput", "copy_format", "columnar", "transaction", "archive", "scratch"],
     &["capture", "history", "foreign", "maintenance", "restore", "query", "guard", "verification", "recovery"],
     &["config", "telemetry", "http", "serve", "cli"],
+    &["simulation"],
 ];
 
 /// Neighbours that must not know each other: user, used, why.
