@@ -209,7 +209,9 @@ impl TableProvider for ArchivedTable {
         let sought = predicate.as_ref().map(sought_values).unwrap_or_default();
         // A filtered scan must not stop early: the rows it counts may not be the ones that match.
         let limit = limit.filter(|_| filters.is_empty());
-        let plan = match self.visible {
+        // Where every row of the files is visible, as it mostly is, none need be asked.
+        let visible = self.visible.filter(|visible| !files.iter().all(|file| visible.shows_all_of(file)));
+        let plan = match visible {
             None => self.scan_files(state, files, places, limit, &sought)?,
             Some(visible) => {
                 let wanted = places.len();
@@ -276,6 +278,18 @@ fn under_shown_names(plan: Arc<dyn ExecutionPlan>, shown: &SchemaRef) -> Result<
 }
 
 impl Visible {
+    /// Whether a file has only such rows.
+    fn shows_all_of(self, file: &PartitionedFile) -> bool {
+        let known = file.statistics.as_ref().and_then(|known| known.column_statistics.get(self.place));
+        let bounds = known.map(|known| (known.min_value.get_value(), known.max_value.get_value()));
+        match bounds {
+            Some((Some(ScalarValue::Int64(Some(least))), Some(ScalarValue::Int64(Some(greatest))))) => {
+                self.from.is_none_or(|from| from <= *least) && *greatest <= self.through
+            }
+            _ => false,
+        }
+    }
+
     /// What the column must be.
     fn condition(self, column: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
         let compared = |operator, bound| -> Arc<dyn PhysicalExpr> {
