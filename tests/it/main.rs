@@ -10,6 +10,7 @@ mod demo;
 mod dependencies;
 mod elsewhere;
 mod failovers;
+mod formats;
 mod freshness;
 mod gaps;
 mod guard;
