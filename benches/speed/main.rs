@@ -16,7 +16,7 @@
 //! start to its end, connecting included. With `AFTERIMAGE_BENCH_LARGE` set, ten million rows are restored, once, and no
 //! fewer, and the archive whose states are read grows to a hundred million changes.
 //! Words behind `--` choose parts: `make bench ONLY=capture`; each part writes its
-//! section of `benches/RESULTS.md` when it is through.
+//! section of `benches/RESULTS.md` when it is through, a large one its own.
 
 mod alarm;
 mod capture;
@@ -78,9 +78,10 @@ fn run() -> Result<()> {
         return Err(format!("the parts are {}", PARTS.map(|(name, _)| name).join(", ")).into());
     }
     let lab = Lab::open()?;
-    let parts = PARTS.map(|(name, _)| name);
+    let title = |name: &str, large: bool| format!("{name}{}", if large { ", large" } else { "" });
+    let parts: Vec<String> = PARTS.iter().flat_map(|(name, _)| [false, true].map(|large| title(name, large))).collect();
     for (name, measure) in chosen {
-        let mut report = Report::begin(name, Machine::look(&lab)?);
+        let mut report = Report::begin(title(name, is_large()), Machine::look(&lab)?);
         measure(&lab, &mut report)?;
         report.write(&parts)?;
     }

@@ -63,7 +63,7 @@ fn revision() -> Result<String> {
 
 /// See the module's documentation.
 pub(crate) struct Report {
-    part: &'static str,
+    part: String,
     machine: Machine,
     compared: Vec<[String; 9]>,
     alone: Vec<[String; 5]>,
@@ -75,7 +75,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn begin(part: &'static str, machine: Machine) -> Report {
+    pub(crate) fn begin(part: String, machine: Machine) -> Report {
         println!("\n## {part}\n");
         machine.lines.iter().for_each(|line| println!("{line}"));
         Report {
@@ -216,7 +216,7 @@ impl Report {
     }
 
     /// Writes the part's section of the page, in the order of `parts`, and leaves the others as they are.
-    pub(crate) fn write(&self, parts: &[&str]) -> Result<()> {
+    pub(crate) fn write(&self, parts: &[String]) -> Result<()> {
         let page = fs::read_to_string(PAGE).unwrap_or_default();
         let known = |part: &str| {
             let section = |text: &&str| text.split_once('\n').is_some_and(|(head, _)| head == part);
