@@ -39,16 +39,13 @@ impl Resent {
         Ok(Resent { from, watermark, archived, slot: archive.identity().slot.clone() })
     }
 
-    /// Whether the archive has a transaction already.
+    /// Requires that the archive has a transaction with rows.
     ///
     /// # Errors
     /// Refused where it has another one, or none, at that position.
-    pub(super) fn has(&self, commit: Lsn, xid: Xid) -> Result<bool> {
-        if commit >= self.watermark {
-            return Ok(false);
-        }
-        if commit < self.from || self.archived.get(&commit) == Some(&xid) {
-            return Ok(true);
+    pub(super) fn require(&self, commit: Lsn, xid: Xid) -> Result<()> {
+        if commit < self.from || commit >= self.watermark || self.archived.get(&commit) == Some(&xid) {
+            return Ok(());
         }
         let archived = match self.archived.get(&commit) {
             Some(other) => format!("transaction {other}"),
@@ -77,9 +74,10 @@ mod tests {
             archived: HashMap::from([(Lsn(20), 7), (Lsn(40), 8)]),
             slot: "s".into(),
         };
-        assert!(resent.has(Lsn(5), 1).unwrap() && resent.has(Lsn(20), 7).unwrap());
-        assert!(!resent.has(Lsn(50), 9).unwrap());
-        assert!(resent.has(Lsn(30), 7).unwrap_err().to_string().contains("has none there"));
-        assert!(resent.has(Lsn(40), 7).unwrap_err().to_string().contains("has transaction 8 there"));
+        for (commit, xid) in [(5, 1), (20, 7), (50, 9)] {
+            assert!(resent.require(Lsn(commit), xid).is_ok());
+        }
+        assert!(resent.require(Lsn(30), 7).unwrap_err().to_string().contains("has none there"));
+        assert!(resent.require(Lsn(40), 7).unwrap_err().to_string().contains("has transaction 8 there"));
     }
 }

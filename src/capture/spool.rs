@@ -114,8 +114,8 @@ pub(super) struct Spool {
     transactions: BTreeMap<Xid, Spooled>,
     /// The transaction whose messages come now.
     open: Option<Open>,
-    /// The transaction that comes now is in the archive.
-    skipping: bool,
+    /// Where the transaction that comes now was committed, and its number, if it is in the archive.
+    skipping: Option<(Lsn, Xid)>,
     /// Names of relations that unfinished transactions changed.
     names: HashMap<u32, TableName>,
     /// What the source said of relations, and the next stage has not been told: it may never have to, since what was said
@@ -172,7 +172,7 @@ impl Spool {
             durable,
             transactions: BTreeMap::new(),
             open: None,
-            skipping: false,
+            skipping: None,
             names: HashMap::new(),
             untold: HashMap::new(),
             batch: OrderedBatch::new(),
@@ -251,18 +251,23 @@ impl Spool {
     fn whole(&mut self, body: Bytes) -> Result<()> {
         match body.first() {
             Some(b'B') => {
-                self.skipping = match pgoutput::decode(&body) {
-                    Ok(Message::Begin { commit_lsn, xid, .. }) => self.resent.has(commit_lsn, xid)?,
-                    _ => false,
+                let begun = match pgoutput::decode(&body) {
+                    Ok(Message::Begin { commit_lsn, xid, .. }) => Some((commit_lsn, xid)),
+                    _ => None,
                 };
+                self.skipping = begun.filter(|(commit, _)| *commit < self.resume);
             }
-            Some(b'C') if self.skipping => {
-                self.skipping = false;
+            Some(b'C') if self.skipping.is_some() => {
+                self.skipping = None;
                 return Ok(());
             }
             _ => {}
         }
-        if self.skipping {
+        if let Some((commit, xid)) = self.skipping {
+            // One without rows comes in parts or not at all.
+            if matches!(body.first(), Some(b'I' | b'U' | b'D' | b'T')) {
+                self.resent.require(commit, xid)?;
+            }
             self.note_relation(&body);
         } else {
             self.pass(body);
