@@ -251,11 +251,10 @@ impl Spool {
     fn whole(&mut self, body: Bytes) -> Result<()> {
         match body.first() {
             Some(b'B') => {
-                let begun = match pgoutput::decode(&body) {
-                    Ok(Message::Begin { commit_lsn, xid, .. }) => Some((commit_lsn, xid)),
+                self.skipping = match pgoutput::decode(&body) {
+                    Ok(Message::Begin { commit_lsn, xid, .. }) if commit_lsn < self.resume => Some((commit_lsn, xid)),
                     _ => None,
                 };
-                self.skipping = begun.filter(|(commit, _)| *commit < self.resume);
             }
             Some(b'C') if self.skipping.is_some() => {
                 self.skipping = None;
