@@ -5,6 +5,7 @@
 use bytes::Bytes;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
+use super::chain::hexadecimal;
 use super::delta::DataFile;
 use super::reader::Archive;
 use crate::failure::Result;
@@ -30,7 +31,7 @@ pub enum Fetched {
 
 /// A new name for a file with this content.
 pub(super) fn name(content: &[u8]) -> String {
-    format!("{}-{}{DATA_FILE}", machine::unique(), hexadecimal(content))
+    format!("{}-{}{DATA_FILE}", machine::unique(), checksum(content))
 }
 
 impl Archive {
@@ -45,7 +46,7 @@ impl Archive {
         }
         Ok(match written(&file.path) {
             None => Fetched::Whole { content, proven: false },
-            Some(checksum) if checksum == hexadecimal(&content) => Fetched::Whole { content, proven: true },
+            Some(said) if said == checksum(&content) => Fetched::Whole { content, proven: true },
             Some(_) => Fetched::Altered,
         })
     }
@@ -58,8 +59,8 @@ fn written(path: &str) -> Option<&str> {
     checksum.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(checksum)
 }
 
-fn hexadecimal(content: &[u8]) -> String {
-    digest(&SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+fn checksum(content: &[u8]) -> String {
+    hexadecimal(digest(&SHA256, content).as_ref())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 
+use super::chain::{Segment, SegmentBuilder};
 use super::checksum;
 use super::delta::kernel_schema;
 use super::layout::TablePath;
@@ -44,6 +45,8 @@ pub struct StagedFile {
     pub(super) statistics: StructArray,
     /// The value of [`names::IMAGE_LSN`] where the table is partitioned by it.
     pub(super) image_lsn: Option<i64>,
+    /// Its changes, where it is known.
+    pub(super) segment: Option<Segment>,
 }
 
 impl StagedFile {
@@ -93,6 +96,7 @@ pub struct EncodedFile {
     pub(super) rows: u64,
     pub(super) statistics: StructArray,
     pub(super) image_lsn: Option<i64>,
+    pub(super) segment: Option<Segment>,
 }
 
 impl EncodedFile {
@@ -101,7 +105,7 @@ impl EncodedFile {
     /// # Errors
     /// Transient or failed, as the store says.
     pub async fn stage(&self, store: &Store, path: &TablePath) -> Result<StagedFile> {
-        let EncodedFile { bytes, rows, statistics, image_lsn } = self;
+        let EncodedFile { bytes, rows, statistics, image_lsn, segment } = self;
         let partition = image_lsn.map(|lsn| format!("{}={lsn}/", names::IMAGE_LSN)).unwrap_or_default();
         let name = format!("{}/{partition}{}", path.directory(), checksum::name(bytes));
         store.put(&name, bytes.clone()).await?;
@@ -112,6 +116,7 @@ impl EncodedFile {
             written_ms: crate::machine::now().timestamp_millis(),
             statistics: statistics.clone(),
             image_lsn: *image_lsn,
+            segment: segment.clone(),
         })
     }
 }
@@ -124,6 +129,7 @@ pub struct FileEncoder {
     statistics: FileStatsAccumulator,
     rows: u64,
     image_lsn: Option<i64>,
+    segment: Option<SegmentBuilder>,
 }
 
 impl FileEncoder {
@@ -137,13 +143,22 @@ impl FileEncoder {
         let statistics = begun(store, &schema)?;
         let properties = properties(&schema, metadata)?;
         let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(not_encoded)?;
-        Ok(FileEncoder { store: store.clone(), writer, statistics, rows: 0, image_lsn })
+        Ok(FileEncoder { store: store.clone(), writer, statistics, rows: 0, image_lsn, segment: None })
+    }
+
+    /// Begins a file of new changes, which come in the order of history.
+    pub fn of_changes(store: &Store, schema: SchemaRef, metadata: Vec<(String, String)>) -> Result<FileEncoder> {
+        let encoder = FileEncoder::new(store, schema, metadata, None)?;
+        Ok(FileEncoder { segment: Some(SegmentBuilder::default()), ..encoder })
     }
 
     /// Adds a batch of the file's schema. Takes as long as compressing it does: not for an asynchronous thread.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.statistics.merge(batch).map_err(|error| self.store.kernel_failure(error))?;
         self.writer.write(batch).map_err(not_encoded)?;
+        if let Some(segment) = &mut self.segment {
+            segment.add_batch(batch)?;
+        }
         self.rows += batch.num_rows() as u64;
         Ok(())
     }
@@ -161,10 +176,11 @@ impl FileEncoder {
     /// Ends the file. At least one batch must have been written. Takes as long as compressing the last rows does: not for
     /// an asynchronous thread.
     pub fn finish(self) -> Result<EncodedFile> {
-        let FileEncoder { store, writer, statistics, rows, image_lsn } = self;
+        let FileEncoder { store, writer, statistics, rows, image_lsn, segment } = self;
         let statistics = finished(&store, statistics)?;
         let bytes = writer.into_inner().map_err(not_encoded)?.into();
-        Ok(EncodedFile { bytes, rows, statistics, image_lsn })
+        let segment = segment.and_then(SegmentBuilder::finish);
+        Ok(EncodedFile { bytes, rows, statistics, image_lsn, segment })
     }
 
     /// Ends the file and puts it into the store, in no table yet. At least one batch must have been written.

@@ -71,8 +71,12 @@ static TRANSACTIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
         number("changes"),
         Field::new("tables", DataType::List(counted_element()), true),
         text("context"),
+        text(CHAIN),
     ]))
 });
+
+/// The column of `log/transactions` with the links of [`super::chain`].
+pub const CHAIN: &str = "chain";
 
 static RELATIONS: LazyLock<SchemaRef> = LazyLock::new(|| {
     let columns = ["schema", "table", "identity", "event", "definition", SOURCE_DEFINITION].map(text);
@@ -556,7 +560,8 @@ impl RareRow for GapRow {
 }
 
 /// Transactions as one batch: column by column, since there can be as many as changes.
-pub(super) fn encode_transactions(transactions: &[Transaction]) -> Result<RecordBatch> {
+/// Transactions as rows; the last of them has the link of their publication.
+pub(super) fn encode_transactions(transactions: &[Transaction], link: Option<&str>) -> Result<RecordBatch> {
     let each = || transactions.iter();
     let number = |of: fn(&Transaction) -> i64| numbers(each().map(of));
     let times = TimestampMicrosecondArray::from_iter_values(each().map(|one| one.commit.time.timestamp_micros()));
@@ -568,6 +573,7 @@ pub(super) fn encode_transactions(transactions: &[Transaction]) -> Result<Record
         number(|one| one.total().total() as i64),
         Arc::new(encode_tables(transactions)?),
         Arc::new(StringArray::from_iter(each().map(|one| one.context.as_deref()))),
+        Arc::new(StringArray::from_iter((1..=transactions.len()).map(|at| link.filter(|_| at == transactions.len())))),
     ];
     RecordBatch::try_new(Arc::clone(&TRANSACTIONS), columns).map_err(not_encoded)
 }
@@ -637,7 +643,7 @@ mod tests {
             Transaction { commit: commit(Xid::MAX), tables: BTreeMap::new(), context: None },
             Transaction { commit: commit(3), tables: tables(&["c", "d"]), context: None },
         ];
-        let batch = encode_transactions(&transactions).unwrap();
+        let batch = encode_transactions(&transactions, None).unwrap();
         assert_eq!(decode::<TransactionRow>(&batch).unwrap(), transactions);
     }
 

@@ -11,7 +11,9 @@
 //! * a [`MaintainedTable`] puts rows into other files and deletes what nobody can read any more, beside the writer;
 //!   of two on one table, one changes nothing.
 
+mod anchor;
 mod archiver;
+mod chain;
 mod checksum;
 mod commit;
 mod delta;
@@ -35,7 +37,9 @@ pub(crate) mod faults;
 #[cfg(test)]
 mod tests;
 
+pub use anchor::KeptHead;
 pub use archiver::ArchiverState;
+pub use chain::{Head, Link, Linked, Segment, hexadecimal, places_of, segment_of, transaction_digests};
 pub use checksum::Fetched;
 pub use delta::DataFile;
 pub use file::{EncodedFile, FileContent, FileEncoder, StagedFile, stage};

@@ -224,13 +224,20 @@ impl Archive {
         Ok(commits)
     }
 
+    /// All files of a log table.
+    pub(super) async fn log_files(&self, table: LogTable) -> Result<Vec<DataFile>> {
+        match self.log_table(table).await? {
+            Some(table) => table.files(None).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The files of `log/transactions` that may have transactions with `from <=` commit LSN `< to`.
     pub async fn transaction_files(&self, from: Lsn, to: Lsn) -> Result<Vec<DataFile>> {
-        let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(Vec::new()) };
         let is_outside = |(column, least, greatest): &(String, i64, i64)| {
             column == "lsn" && (*greatest < from.as_i64() || *least >= to.as_i64())
         };
-        let mut files = table.files(None).await?;
+        let mut files = self.log_files(LogTable::Transactions).await?;
         files.retain(|file| !file.numbers.iter().any(is_outside));
         Ok(files)
     }
@@ -411,14 +418,18 @@ impl Archive {
     }
 
     async fn open_file(&self, file: &DataFile, pages: PageIndexPolicy) -> Result<DataReader> {
-        let mut object =
-            ObjectReader { objects: Arc::clone(self.store.objects()), path: object_path(&file.path)?, size: file.size };
-        let options = ArrowReaderOptions::new().with_page_index_policy(pages);
-        let metadata = ArrowReaderMetadata::load_async(&mut object, options).await;
-        let metadata = metadata.map_err(|error| parquet_failure(&self.store, &file.path, error))?;
-        let (store, path) = (self.store.clone(), file.path.clone());
-        Ok(DataReader { store, path, object, metadata, mask: ProjectionMask::all(), rows: None })
+        open_file(&self.store, (&file.path, file.size), pages).await
     }
+}
+
+/// Opens a data file by its path and its size.
+pub(super) async fn open_file(store: &Store, (path, size): (&str, u64), pages: PageIndexPolicy) -> Result<DataReader> {
+    let mut object = ObjectReader { objects: Arc::clone(store.objects()), path: object_path(path)?, size };
+    let options = ArrowReaderOptions::new().with_page_index_policy(pages);
+    let metadata = ArrowReaderMetadata::load_async(&mut object, options).await;
+    let metadata = metadata.map_err(|error| parquet_failure(store, path, error))?;
+    let (store, path) = (store.clone(), path.to_owned());
+    Ok(DataReader { store, path, object, metadata, mask: ProjectionMask::all(), rows: None })
 }
 
 /// A data file about to be read.

@@ -19,6 +19,7 @@ use parquet::arrow::arrow_writer::{
 };
 use parquet::file::writer::SerializedFileWriter;
 
+use super::chain::SegmentBuilder;
 use super::file::{EncodedFile, ROW_GROUP_ROWS, begun, finished, not_encoded, properties};
 use super::store::Store;
 use crate::columnar::names;
@@ -125,6 +126,7 @@ pub struct UnplacedEncoder {
     open: Vec<ArrowColumnWriter>,
     open_rows: usize,
     groups: Vec<RowGroup>,
+    segment: SegmentBuilder,
 }
 
 struct RowGroup {
@@ -143,7 +145,15 @@ impl UnplacedEncoder {
         let statistics = begun(store, &schema)?;
         let shape = Shape { store: store.clone(), schema, metadata };
         let (_, columns) = shape.begin(Some(Arc::new(pages.clone())))?;
-        Ok(UnplacedEncoder { shape, columns, statistics, open: Vec::new(), open_rows: 0, groups: Vec::new() })
+        Ok(UnplacedEncoder {
+            shape,
+            columns,
+            statistics,
+            open: Vec::new(),
+            open_rows: 0,
+            groups: Vec::new(),
+            segment: SegmentBuilder::default(),
+        })
     }
 
     /// Adds a batch of the file's schema; what it says of the place does not count.
@@ -152,6 +162,7 @@ impl UnplacedEncoder {
     /// Failed where the pages' file cannot be written.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.statistics.merge(batch).map_err(|error| self.shape.store.kernel_failure(error))?;
+        self.segment.add_batch(batch)?;
         let mut done = 0;
         while done < batch.num_rows() {
             if self.open_rows == 0 {
@@ -201,7 +212,7 @@ impl UnplacedEncoder {
             self.end_group()?;
         }
         let statistics = finished(&self.shape.store, self.statistics)?;
-        Ok(UnplacedFile { shape: self.shape, statistics, groups: self.groups })
+        Ok(UnplacedFile { shape: self.shape, statistics, groups: self.groups, segment: self.segment })
     }
 }
 
@@ -210,6 +221,7 @@ pub struct UnplacedFile {
     shape: Shape,
     statistics: StructArray,
     groups: Vec<RowGroup>,
+    segment: SegmentBuilder,
 }
 
 impl UnplacedFile {
@@ -218,7 +230,7 @@ impl UnplacedFile {
     /// # Errors
     /// Failed where the pages' file cannot be read.
     pub fn place(self, lsn: Lsn, time: i64) -> Result<EncodedFile> {
-        let UnplacedFile { shape, statistics, groups } = self;
+        let UnplacedFile { shape, statistics, groups, segment } = self;
         let [lsn_at, time_at] = shape.places()?;
         let (mut file, columns) = shape.begin(None)?;
         let mut rows = 0;
@@ -245,7 +257,7 @@ impl UnplacedFile {
         let statistics =
             place.iter().fold(statistics, |statistics, (name, value)| with_bound(&statistics, name, value));
         let bytes = file.into_inner().map_err(not_encoded)?.into();
-        Ok(EncodedFile { bytes, rows, statistics, image_lsn: None })
+        Ok(EncodedFile { bytes, rows, statistics, image_lsn: None, segment: segment.finish_at(lsn) })
     }
 }
 

@@ -13,14 +13,16 @@
 //! * **One writer**: claiming an archive commits the next `epoch` to `log/transactions`. A writer whose
 //!   commit collides there and finds another epoch has been replaced: it can never publish again.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, Schema};
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
+use super::chain::{self, Head, Link, Segment};
 use super::delta::{Appended, DeltaTable};
 use super::file::{FileContent, StagedFile, stage};
 use super::identity::ArchiveIdentity;
@@ -101,12 +103,16 @@ pub struct ArchiveWriter {
     tables: HashMap<TablePath, OpenTable>,
     /// A table has rows that this writer does not know of: what it holds may not be committed any more.
     overtaken: bool,
+    /// The newest link of the chain.
+    head: Option<Head>,
 }
 
 #[derive(Debug)]
 struct OpenTable {
     delta: DeltaTable,
     applied: Lsn,
+    /// The same when this writer opened it.
+    had: Lsn,
     /// The version up to which every commit is accounted for in `applied`.
     looked_at: u64,
 }
@@ -120,6 +126,7 @@ impl ArchiveWriter {
         let schema = log::schema(LogTable::Transactions);
         let path = TablePath::Log(LogTable::Transactions);
         let mut transactions = DeltaTable::open_or_create(store, &path, &schema).await?;
+        transactions.add_missing_columns(&schema).await?;
         // A collision is the commit of the writer before, of another that claims now, or our own whose answer was
         // lost. They look alike, and the last claim counts.
         let epoch = loop {
@@ -131,8 +138,9 @@ impl ArchiveWriter {
         };
         let watermark = transactions.progress(WATERMARK).await?.map(Lsn::from_i64);
         let (store, tables, looked_at) = (store.clone(), HashMap::new(), transactions.version());
+        let head = chain::head(&store, &transactions.files(None).await?).await?;
         let (timeline, overtaken) = (None, false);
-        Ok(ArchiveWriter { store, epoch, watermark, timeline, transactions, looked_at, tables, overtaken })
+        Ok(ArchiveWriter { store, epoch, watermark, timeline, transactions, looked_at, tables, overtaken, head })
     }
 
     /// The number of this writer's claim.
@@ -186,7 +194,7 @@ impl ArchiveWriter {
                 let delta = DeltaTable::open_or_create(&self.store, vacant.key(), schema).await?;
                 let applied = delta.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
                 let looked_at = delta.version();
-                Ok(vacant.insert(OpenTable { delta, applied, looked_at }))
+                Ok(vacant.insert(OpenTable { delta, applied, had: applied, looked_at }))
             }
         }
     }
@@ -230,13 +238,67 @@ impl ArchiveWriter {
         self.stage_log::<RestoreRow>(&publication.restores, &mut work).await?;
         self.stage_log::<GapRow>(&publication.gaps, &mut work).await?;
         self.apply(work, end).await?;
-        let mut files = Vec::new();
+        let (mut files, mut head) = (Vec::new(), self.head.clone());
         if !publication.transactions.is_empty() {
-            let batch = log::encode_transactions(&publication.transactions)?;
+            let link = self.link(publication).await?.text()?;
+            head = Some(Head::of(end, &link));
+            let batch = log::encode_transactions(&publication.transactions, Some(&link))?;
             let content = FileContent { batches: vec![batch], metadata: Vec::new(), image_lsn: None };
             files.push(stage(&self.store, &TablePath::Log(LogTable::Transactions), content).await?);
         }
-        self.move_watermark(&files, publication).await
+        let durable = self.move_watermark(&files, publication).await?;
+        self.head = head;
+        Ok(durable)
+    }
+
+    /// What the chain says of a publication.
+    async fn link(&self, publication: &Publication) -> Result<Link> {
+        let from = self.head.as_ref().map_or(self.watermark.unwrap_or_default(), |head| head.lsn);
+        let mut names: BTreeSet<&TableName> = publication.changes.iter().map(|(name, _)| name).collect();
+        names.extend(publication.transactions.iter().flat_map(|one| one.tables.keys()));
+        let mut tables = Vec::new();
+        for name in names {
+            let staged = publication.changes.iter().filter(|(one, _)| one == name).flat_map(|(_, files)| files);
+            let staged: Vec<&StagedFile> = staged.collect();
+            let segments = self.segments(name, from..publication.end, &staged).await?;
+            if !segments.is_empty() {
+                tables.push((name.clone(), segments));
+            }
+        }
+        Link::new(from, publication.end, self.head.as_ref(), &publication.transactions, tables)
+    }
+
+    /// What a table has of a publication: what was staged now, and before that what the table got of it when its publication was
+    /// interrupted.
+    async fn segments(&self, name: &TableName, lsns: Range<Lsn>, staged: &[&StagedFile]) -> Result<Vec<Segment>> {
+        let path = TablePath::Changes(name.clone());
+        let opened;
+        let (table, had) = match self.tables.get(&path) {
+            Some(open) => (&open.delta, open.had),
+            None => {
+                let Some(table) = DeltaTable::open(&self.store, &path).await? else { return Ok(Vec::new()) };
+                let had = table.progress(APPLIED).await?.map_or(Lsn::ZERO, Lsn::from_i64);
+                opened = table;
+                (&opened, had)
+            }
+        };
+        let known: Option<Vec<Segment>> = staged.iter().map(|file| file.segment.clone()).collect();
+        let mut changes = Vec::new();
+        if had > lsns.start {
+            let before = lsns.start..had.min(lsns.end);
+            let files = table.files(Some((before.start.as_i64(), before.end.as_i64() - 1))).await?;
+            let files = files.iter().map(|file| (file.path.as_str(), file.size));
+            changes = chain::changes_of(&self.store, files, &before).await?;
+        }
+        if let Some(mut segments) = known {
+            segments.extend(chain::segment_of(changes.clone()));
+            if chain::in_order(&mut segments) {
+                return Ok(segments);
+            }
+        }
+        let files = staged.iter().map(|file| (file.path.as_str(), file.size));
+        changes.extend(chain::changes_of(&self.store, files, &lsns).await?);
+        Ok(chain::segment_of(changes).into_iter().collect())
     }
 
     async fn open_log<R: RareRow>(&mut self, values: &[R::Value]) -> Result<()> {

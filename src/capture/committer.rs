@@ -265,7 +265,7 @@ impl Committer<'_> {
                     self.stage(idlest.name.clone(), file.finish()).await?;
                 }
                 let metadata = log::relation_metadata(&relation);
-                let encoder = FileEncoder::new(self.writer.store(), batch.schema(), metadata, None)?;
+                let encoder = FileEncoder::of_changes(self.writer.store(), batch.schema(), metadata)?;
                 OpenFile::begin(encoder, batch, bytes)
             }
         };

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Parsing is pure; looking at the system comes after.
 
+mod chain;
 mod check;
 mod context;
 mod demo;

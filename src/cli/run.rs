@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::chain;
 use super::context::{Context, parse_point};
 use super::guarding;
 use super::init::InitArgs;
@@ -100,6 +101,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         }
         None => None,
     };
+    let anchoring = chain::has_anchors(context).then(|| tokio::spawn(chain::keep(context.clone())));
     let proving = schedule::has_any(context).then(|| tokio::spawn(schedule::keep(context.clone())));
     let guarding = guarding::start(context, &source, &store, in_progress.clone(), settings.memory).await?;
     let (guard, glimpses, entrance) = match guarding {
@@ -112,7 +114,7 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     let outcome = Box::pin(archiving.run(until, stop, onlooker)).await;
     drop(events);
     // It can be cut off anywhere, as by a crash.
-    keeping.iter().chain(&proving).chain(&bounding).for_each(tokio::task::JoinHandle::abort);
+    keeping.iter().chain(&proving).chain(&anchoring).chain(&bounding).for_each(tokio::task::JoinHandle::abort);
     if let Some(guard) = guard {
         guard.finish().await;
     }

@@ -6,6 +6,7 @@ use std::io::stdout;
 use clap::Args;
 use serde::Serialize;
 
+use super::chain::{self, WrittenHead};
 use super::context::{Context, parse_pattern, require_table};
 use super::output::human::{count, counted};
 use super::output::{bytes, print_document, print_text};
@@ -14,12 +15,13 @@ use crate::archive::{Archive, note_health};
 use crate::config::ByteRate;
 use crate::failure::{Failure, Result};
 use crate::model::{HealthRecord, Partitions, Point, TableName, TablePattern};
-use crate::verification::{Finding, LiveSnapshot, LiveTable, Verified, compare_all, verify};
+use crate::verification::{Chained, Finding, LiveSnapshot, LiveTable, Verified, compare_all, verify, verify_chain};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   afterimage verify
   afterimage verify --deep 'sales.*' --throttle 20MB/s --record
+  afterimage verify --chain --anchor s3://locked-bucket/heads
 Nothing is changed in the source. The exit code is 3 where anything is not as it must be, and where
 anything could not be looked at.")]
 pub(super) struct VerifyArgs {
@@ -32,6 +34,15 @@ pub(super) struct VerifyArgs {
     /// Read live tables no faster than this: 50MB/s
     #[arg(long, value_name = "RATE", requires = "deep")]
     throttle: Option<ByteRate>,
+    /// Hold the hash chain against everything that was published, and against the heads at [chain] anchors
+    #[arg(long)]
+    chain: bool,
+    /// With --chain a head that was written down: the chain must have it
+    #[arg(long, value_name = "LSN:SHA256", requires = "chain")]
+    head: Vec<WrittenHead>,
+    /// With --chain heads that are kept below another root, as with [chain] anchors
+    #[arg(long, value_name = "URL", requires = "chain")]
+    anchor: Vec<String>,
     /// Note the outcome in the archive's health, which status shows
     #[arg(long)]
     record: bool,
@@ -42,6 +53,7 @@ struct Report {
     archive: String,
     #[serde(flatten)]
     verified: Verified,
+    chain: Option<Chained>,
     live: Vec<LiveTable>,
     /// What could not be compared, and why.
     not_compared: Vec<Finding>,
@@ -50,7 +62,8 @@ struct Report {
 impl Report {
     fn objections(&self) -> usize {
         let unequal = self.live.iter().filter(|table| !table.equal).count();
-        self.verified.findings as usize + unequal + self.not_compared.len()
+        let chained = self.chain.as_ref().map_or(0, |chain| chain.findings);
+        (self.verified.findings + chained) as usize + unequal + self.not_compared.len()
     }
 }
 
@@ -73,7 +86,15 @@ pub(super) async fn run(context: &Context, args: VerifyArgs) -> Result<()> {
 /// As the configuration asks for it; the outcome is noted, above all that it could not be done.
 pub(super) async fn in_background(context: &Context, archive: &Archive) -> Result<()> {
     let config = &context.config.verify;
-    let args = VerifyArgs { tables: Vec::new(), deep: config.deep, throttle: config.throttle, record: true };
+    let args = VerifyArgs {
+        tables: Vec::new(),
+        deep: config.deep,
+        throttle: config.throttle,
+        chain: false,
+        head: Vec::new(),
+        anchor: Vec::new(),
+        record: true,
+    };
     let noted = match &examined(context, archive, &args).await {
         Ok(report) => record(report, &args),
         Err(failure) => noted(&args, 1, failure.to_string()),
@@ -85,9 +106,16 @@ async fn examined(context: &Context, archive: &Archive, args: &VerifyArgs) -> Re
     let mut report = Report {
         archive: archive.store().to_string(),
         verified: verify(archive).await?,
+        chain: None,
         live: Vec::new(),
         not_compared: Vec::new(),
     };
+    if args.chain {
+        let anchors = [context.config.chain.anchors.as_slice(), &args.anchor].concat();
+        let mut heads = chain::heads_at(archive, &anchors).await?;
+        heads.extend(args.head.iter().map(|written| written.0.clone()));
+        report.chain = Some(verify_chain(archive, &heads).await?);
+    }
     if args.deep {
         compare_live(context, archive, args, &mut report).await?;
     }
@@ -142,6 +170,33 @@ fn text(report: &Report, deep: bool) -> String {
     out
 }
 
+fn write_findings(out: &mut String, told: &[Finding], all: u64) -> std::fmt::Result {
+    for Finding { subject, finding } in told {
+        writeln!(out, "          {subject}: {finding}")?;
+    }
+    match all - told.len() as u64 {
+        0 => Ok(()),
+        untold => writeln!(out, "          and {} more", count(untold)),
+    }
+}
+
+fn write_chain(out: &mut String, chain: &Chained) -> std::fmt::Result {
+    let (links, transactions) = (counted(chain.links, "link"), counted(chain.transactions, "transaction"));
+    writeln!(out, "chain     {links} from {} on, {transactions}, {}", chain.from, counted(chain.changes, "change"))?;
+    if chain.unchained > 0 {
+        writeln!(out, "          {} are older than the chain", counted(chain.unchained, "change"))?;
+    }
+    match chain.anchors {
+        0 => writeln!(
+            out,
+            "          held against no head from elsewhere: whoever can write to the archive could have made it anew"
+        )?,
+        anchors => writeln!(out, "          has {} that were kept elsewhere", counted(anchors, "head"))?,
+    }
+    write_findings(out, &chain.told, chain.findings)?;
+    writeln!(out, "head      {}:{}", chain.head.lsn, chain.head.hash)
+}
+
 fn write_text(out: &mut String, report: &Report, deep: bool) -> std::fmt::Result {
     let verified = &report.verified;
     writeln!(out, "archive   {}, up to {}", report.archive, verified.watermark)?;
@@ -154,12 +209,9 @@ fn write_text(out: &mut String, report: &Report, deep: bool) -> std::fmt::Result
     writeln!(out, "files     {files}, {}, {proof}", bytes(verified.bytes))?;
     let (transactions, changes) = (counted(verified.transactions, "transaction"), counted(verified.changes, "change"));
     writeln!(out, "history   {transactions}, {changes}")?;
-    for Finding { subject, finding } in &verified.told {
-        writeln!(out, "          {subject}: {finding}")?;
-    }
-    let untold = verified.findings - verified.told.len() as u64;
-    if untold > 0 {
-        writeln!(out, "          and {} more", count(untold))?;
+    write_findings(out, &verified.told, verified.findings)?;
+    if let Some(chain) = &report.chain {
+        write_chain(out, chain)?;
     }
     for table in &report.live {
         let LiveTable { live_rows, missing, surplus, different, .. } = table;

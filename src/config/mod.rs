@@ -17,7 +17,7 @@ pub use gate::GateConfig;
 pub use guard::{CheckConfig, GuardConfig, HealthConfig, Pack, RuleConfig, SinkConfig};
 pub use quantity::{ByteRate, ByteSize, Span};
 pub use serve::{ServeConfig, ServeUser};
-pub use trust::{DrillConfig, VerifyConfig};
+pub use trust::{ChainConfig, DrillConfig, VerifyConfig};
 
 use crate::capture::{CaptureSettings, ContextWish, OnLostSlot};
 use crate::failure::{Failure, Result};
@@ -46,6 +46,7 @@ pub struct Config {
     pub gate: GateConfig,
     pub doctor: DoctorConfig,
     pub verify: VerifyConfig,
+    pub chain: ChainConfig,
     pub drill: DrillConfig,
     /// Rules and checks that come together: mass-change, truncate, ddl, erp, crm, hrms, or a file.
     pub packs: Vec<String>,

@@ -17,6 +17,17 @@ pub struct VerifyConfig {
     pub throttle: Option<ByteRate>,
 }
 
+/// Where the newest hash of the archive's chain is kept, out of reach of whoever can write to the archive.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChainConfig {
+    /// Roots, such as `file:///directory` or a bucket with Object Lock, `s3://bucket/prefix`; and addresses that are sent it,
+    /// `https://…`.
+    pub anchors: Vec<String>,
+    /// How often `run` sends it there: "10m" by default.
+    pub every: Option<Span>,
+}
+
 /// How often `run` restores the archive for practice.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -18,7 +18,7 @@ use crate::columnar::RowText;
 use crate::failure::{Category, Result};
 use crate::history::{Resolver, TableAt, resolve};
 use crate::model::{GapRecord, Lsn, Point, TableName};
-use crate::verification::verify;
+use crate::verification::{verify, verify_chain};
 
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +199,12 @@ impl Audit<'_> {
         let verified = verify(&self.archive).await?;
         if verified.findings > 0 {
             self.world.violation(format!("2: verify finds {:?}", verified.told));
+        }
+        if verified.transactions > 0 {
+            let chained = verify_chain(&self.archive, &[]).await?;
+            if chained.findings > 0 || chained.transactions != verified.transactions {
+                self.world.violation(format!("2: verify --chain finds {:?} in {chained:?}", chained.told));
+            }
         }
         Ok(())
     }

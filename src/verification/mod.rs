@@ -2,6 +2,7 @@
 //!
 //! Whatever could not be looked at is a finding: silence never passes.
 
+mod chain;
 mod files;
 mod history;
 mod live;
@@ -13,6 +14,7 @@ use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, TableName};
 
+pub use chain::{Chained, verify_chain};
 pub use live::{LiveSnapshot, LiveTable, compare_all};
 pub use sums::RowKey;
 

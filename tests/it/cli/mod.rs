@@ -1,6 +1,7 @@
 //! What a person sees: every command's results, and what is said of every mistake.
 
 mod archives;
+mod chain;
 mod configuration;
 mod drill;
 mod export;
