@@ -168,6 +168,11 @@ fn of_guard(vitals: &Vitals) -> Vec<Metric> {
             "Whether a health check was healthy.",
             checks(&|one| Some(f64::from(u8::from(one.status == HealthStatus::Healthy)))),
         ),
+        gauge(
+            "afterimage_health_seconds",
+            "When a health check was asked last, since 1970.",
+            checks(&|one| Some(one.time.timestamp_micros() as f64 / 1e6)),
+        ),
     ]
 }
 

@@ -8,6 +8,7 @@ mod context;
 mod definitions;
 mod demo;
 mod dependencies;
+mod deploy;
 mod elsewhere;
 mod failovers;
 mod formats;

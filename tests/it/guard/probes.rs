@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::Watch;
 use crate::support::{Release, wait_for};
 
-const OPERATING: &str = include_str!("../../../docs/OPERATING.md");
+const METRICS: &str = include_str!("../../../docs/metrics.md");
 
 const GUARDED: &str = "[[rule]]
 name = \"mass\"
@@ -93,12 +93,11 @@ async fn metrics_are_those_that_are_documented_and_say_what_is() {
     let name = Regex::new(r"(?m)^# TYPE (afterimage_[a-z_]+)").unwrap();
     let told: BTreeSet<&str> = name.captures_iter(&metrics).map(|found| found.get(1).unwrap().as_str()).collect();
     let name = Regex::new(r"(?m)^\| `(afterimage_[a-z_]+)").unwrap();
-    let documented: BTreeSet<&str> =
-        name.captures_iter(OPERATING).map(|found| found.get(1).unwrap().as_str()).collect();
+    let documented: BTreeSet<&str> = name.captures_iter(METRICS).map(|found| found.get(1).unwrap().as_str()).collect();
     let missing: Vec<_> = told.difference(&documented).collect();
-    assert!(missing.is_empty(), "not in docs/OPERATING.md: {missing:?}");
+    assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
     // The room of a slot without a limit is not known.
     let silent: Vec<_> =
         documented.difference(&told).filter(|name| **name != "afterimage_slot_headroom_bytes").collect();
-    assert!(silent.is_empty(), "in docs/OPERATING.md only: {silent:?}");
+    assert!(silent.is_empty(), "in docs/metrics.md only: {silent:?}");
 }
