@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_postgres::error::SqlState;
 
 use super::catalog::{self, SourceTable};
 use super::copy_ranges::{Range, Ranges, TableSize};
@@ -57,9 +58,19 @@ pub struct StagedImage {
 /// A session that sees what an exported snapshot shows.
 pub(super) async fn snapshot_session(source: &Source, snapshot: &str) -> Result<Session> {
     let session = source.connect("afterimage init").await?;
-    session.batch_execute(&format!("{}; {RAW_WHERE_UNKNOWN}", begin_snapshot(snapshot))).await?;
-    Ok(session)
+    let begun = session.batch_execute(&format!("{}; {RAW_WHERE_UNKNOWN}", begin_snapshot(snapshot))).await;
+    match begun {
+        Ok(()) => Ok(session),
+        Err(error) if error.code().is_some_and(|code| SNAPSHOT_GONE.contains(code)) => {
+            Err(Failure::transient(format!("the exported snapshot is gone, as when the source restarts: {error}")))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
+
+/// How versions of PostgreSQL say that no session holds a snapshot of this name any more.
+const SNAPSHOT_GONE: [SqlState; 3] =
+    [SqlState::INVALID_PARAMETER_VALUE, SqlState::UNDEFINED_OBJECT, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE];
 
 /// How base images are copied: of tables as one snapshot shows them.
 pub(super) struct ImageCopy<'a> {

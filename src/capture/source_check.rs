@@ -29,7 +29,10 @@ pub struct SourceFacts {
 const FACTS: &str = "
 SELECT current_setting('server_version_num')::int / 10000, current_database()::text, current_user::text,
        pg_is_in_recovery(), current_setting('wal_level'),
-       r.rolsuper OR r.rolreplication, r.rolsuper OR has_database_privilege(current_database(), 'CREATE'),
+       r.rolsuper OR r.rolreplication
+         -- Amazon RDS grants the right by membership.
+         OR EXISTS (SELECT FROM pg_roles g WHERE g.rolname = 'rds_replication' AND pg_has_role(g.oid, 'MEMBER')),
+       r.rolsuper OR has_database_privilege(current_database(), 'CREATE'),
        current_setting('max_replication_slots')::bigint - (SELECT count(*) FROM pg_replication_slots),
        current_setting('max_wal_senders')::bigint
          - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender'),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::findings::{Finding, State};
 use super::probes::Counters;
 use super::vitals::{SourceVitals, TableVitals, Vitals};
-use crate::model::{HealthStatus, Severity};
+use crate::model::{HealthStatus, Lsn, Severity};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -116,9 +116,10 @@ fn of_source(vitals: &Vitals, source: &SourceVitals) -> Vec<Metric> {
             one(source.not_archived.len() as f64),
         ),
     ];
-    let step = |name: &str, lsn: crate::model::Lsn| (vec![("step", name.to_owned())], lsn.0 as f64);
+    let step = |name: &str, lsn: Lsn| (vec![("step", name.to_owned())], lsn.0 as f64);
     let mut steps = vec![step("written", source.position), step("durable", vitals.watermark)];
-    steps.extend(vitals.archiver.as_ref().map(|said| step("decoded", said.decoded)));
+    let decoded = vitals.archiver.as_ref().map(|said| said.decoded).filter(|decoded| *decoded > Lsn::ZERO);
+    steps.extend(decoded.map(|decoded| step("decoded", decoded)));
     if let Some(slot) = &source.slot {
         steps.extend(slot.sent.map(|lsn| step("sent", lsn)));
         steps.extend(slot.received.map(|lsn| step("received", lsn)));

@@ -69,6 +69,8 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     };
     let settings = context.capture(config)?;
     let (source, store) = (context.source()?, context.store()?);
+    // Before the first base image, which may take hours: whoever asks whether we live gets an answer.
+    let counters = answer_probes(context, &source, &store, args.http.as_deref()).await?;
     if Archive::find(&store).await?.is_none() {
         let steps = InitShown::default();
         capture::init(&source, &store, &settings, &steps, stop_requested()).await?;
@@ -79,7 +81,6 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         None => None,
         Some(point) => Some(target(&source, point).await?),
     };
-    let counters = answer_probes(context, &source, &store, args.http.as_deref()).await?;
     let (stopper, stop) = watch::channel(false);
     tokio::spawn(async move {
         stop_requested().await;
