@@ -1,6 +1,7 @@
 //! The command line: one file per command. Parsing is pure; looking at the system comes after.
 
 mod check;
+mod console;
 mod context;
 mod demo;
 mod diff;
@@ -28,7 +29,6 @@ mod query;
 mod redaction;
 mod restore;
 mod run;
-mod said;
 mod schedule;
 mod serve;
 mod session;
