@@ -49,6 +49,11 @@ impl Events {
     }
 }
 
+/// The rule and what it says, which often begins with the rule.
+fn said_once(rule: &str, message: &str) -> String {
+    if message.starts_with(rule) { message.to_owned() } else { format!("{rule}: {message}") }
+}
+
 fn millis(time: DateTime<Utc>) -> i64 {
     time.timestamp_millis()
 }
@@ -74,7 +79,7 @@ async fn read(archive: &Archive) -> Result<Vec<Event>> {
     let committed: HashMap<&str, Lsn> =
         alerts.iter().filter_map(|alert| Some((alert.id.as_str(), alert.lsn?))).collect();
     for alert in alerts.iter().filter(|alert| alert.event == AlertEvent::Raised) {
-        let (label, lsn) = (format!("{}: {}", alert.rule, alert.message), committed.get(alert.id.as_str()).copied());
+        let (label, lsn) = (said_once(&alert.rule, &alert.message), committed.get(alert.id.as_str()).copied());
         all.push(Event { severity: Some(alert.severity), ..event("alert", alert.time, &label, lsn) });
     }
     // One statement can be told in two parts.
