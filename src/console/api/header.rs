@@ -60,7 +60,7 @@ pub(super) async fn named(view: &View, written: &str) -> Result<Lsn, Trouble> {
 }
 
 /// The transaction with a commit LSN.
-async fn find(view: &View, lsn: Lsn) -> Result<Transaction, Trouble> {
+pub(super) async fn find(view: &View, lsn: Lsn) -> Result<Transaction, Trouble> {
     let range = lsn..Lsn(lsn.0 + 1);
     for file in view.archive.logged_files(&range).await? {
         let mut batches = view.archive.logged(&file, range.clone(), view.watermark.lsn).await?;

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use futures::StreamExt as _;
 use serde_json::{Value as Json, json};
 
+use super::header::find;
 use super::row_counts;
 use super::timeline::{Range, applications, last};
 use super::{Told, counted, limit, operations, patterns};
@@ -64,6 +65,15 @@ impl First {
         self.kept.truncate(self.most);
     }
 
+    /// Adds what transactions said of themselves, where only their rows were looked at.
+    async fn complete(&mut self, view: &View) -> Result<(), Trouble> {
+        self.cut();
+        for listed in &mut self.kept {
+            listed.transaction.context = find(view, listed.transaction.commit.lsn).await?.context;
+        }
+        Ok(())
+    }
+
     pub(super) fn into_json(mut self) -> Json {
         self.cut();
         json!({ "seen": self.seen, "transactions": self.kept.iter().map(shown).collect::<Vec<_>>() })
@@ -105,6 +115,9 @@ pub(super) async fn list(console: &Console, visitor: &Visitor, request: &Request
         let tenant = tenant.map(|value| row_counts::Tenant { columns: &console.tenant_columns, value });
         let found = console.read(row_counts::transactions(&view, range, &patterns, tenant)).await?;
         found.into_iter().filter(|listed| is_wanted(&listed.counts)).for_each(|listed| first.add(listed));
+        if view.is_unlimited() {
+            first.complete(&view).await?;
+        }
         return Ok(first.into_json());
     }
     let (wanted, applications) = (view.wanted(&patterns).await?, applications(request));

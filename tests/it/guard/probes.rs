@@ -45,7 +45,7 @@ impl Watch {
 async fn it_is_ready_until_a_level_fails_and_says_which() {
     let watch = Watch::begin(Release::System, GUARDED).await;
     assert_eq!(watch.get("/livez"), ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
-    assert_eq!(watch.get("/").0, "HTTP/1.1 404 Not Found");
+    assert_eq!(watch.get("/nothing").0, "HTTP/1.1 404 Not Found");
     wait_for("it is ready", Duration::from_secs(30), || watch.get("/readyz").0 == "HTTP/1.1 200 OK");
     let ready: Json = serde_json::from_str(&watch.get("/readyz").1).unwrap();
     let levels: BTreeSet<&str> =
