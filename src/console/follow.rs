@@ -17,6 +17,9 @@ const LATER: Duration = Duration::from_secs(30);
 /// Who has asked this long ago looks no more.
 const LOOKING: Duration = Duration::from_secs(60);
 
+/// Between two looks whether the log has been read.
+const LOOKS: Duration = Duration::from_millis(10);
+
 /// How far the roll-up is.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Progress {
@@ -82,6 +85,19 @@ impl Followed {
         }
         // A count that was cut off by a panic is short; the next start counts anew.
         self.rollup.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until all of the log has been read, but no longer than this; whether it has been.
+    pub(super) async fn settled(self: &Arc<Self>, patience: Duration) -> bool {
+        drop(self.look());
+        let began = Instant::now();
+        while !self.whole.load(Ordering::Relaxed) {
+            if began.elapsed() >= patience {
+                return false;
+            }
+            tokio::time::sleep(LOOKS).await;
+        }
+        true
     }
 
     fn pause(&self) -> Duration {

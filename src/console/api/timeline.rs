@@ -1,6 +1,6 @@
 //! How much was changed when.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
@@ -28,6 +28,10 @@ const MOST_BARS: i64 = 600;
 /// The shortest and the longest range.
 const SHORTEST: i64 = 100;
 const LONGEST: i64 = 100 * 366 * 86_400_000;
+/// The end of the year 9999, beyond which no calendar here goes.
+const LAST: i64 = 253_402_300_800_000;
+/// How long the first who looks waits for more to be counted.
+const AT_ONCE: Duration = Duration::from_millis(500);
 /// What is shown at first.
 const USUAL: i64 = 86_400_000;
 /// Events of a range that are told of.
@@ -47,9 +51,9 @@ impl Range {
     /// The range that is asked for, with bars whose width divides it.
     pub(super) fn asked(request: &Request, first: i64, last: i64) -> Result<Range, Trouble> {
         let to = number(request, "to")?.unwrap_or(last + 1000);
-        let from = number(request, "from")?.unwrap_or_else(|| first.max(to - USUAL));
-        if to <= from || to - from > LONGEST || from < 0 {
-            return Err(Failure::usage("the range ends before it begins, or is longer than a century").into());
+        let from = number(request, "from")?.unwrap_or_else(|| first.max(to.saturating_sub(USUAL)));
+        if to > LAST || to <= from || from < 0 || to - from > LONGEST {
+            return Err(Failure::usage("the range ends before it begins, is longer than a century, or is of no time").into());
         }
         let bars = number(request, "bars")?.unwrap_or(240).clamp(10, MOST_BARS);
         let least = ((to - from).max(SHORTEST) + bars - 1) / bars;
@@ -94,6 +98,8 @@ pub(super) async fn draw(console: &Console, visitor: &Visitor, request: &Request
     }
     let (patterns, applications) = (patterns(request)?, applications(request));
     let wanted = view.wanted(&patterns).await?;
+    // A small archive is drawn whole at once; of a large one what has been read by then.
+    console.followed.settled(AT_ONCE).await;
     let progress = console.followed.progress();
     let (range, facets, exact) = {
         let rollup = console.followed.look();
@@ -196,7 +202,8 @@ pub(super) async fn events(console: &Console, visitor: &Visitor, request: &Reque
     let found: Vec<&Event> = all.iter().filter(|event| within(event.time, event.end)).collect();
     // Of too many those stay that are rare: DDL by the thousand comes with migrations.
     let (rare, common): (Vec<&Event>, Vec<&Event>) = found.iter().partition(|event| event.kind != "ddl");
-    let shown: Vec<&&Event> = rare.iter().chain(&common).take(MOST_EVENTS).collect();
+    let mut shown: Vec<&Event> = rare.into_iter().chain(common).take(MOST_EVENTS).collect();
+    shown.sort_by_key(|event| event.time);
     Ok(json!({ "events": shown, "more": found.len() - shown.len() }))
 }
 

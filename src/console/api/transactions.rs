@@ -1,6 +1,7 @@
 //! The transactions of a range, those first that deleted most.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use serde_json::{Value as Json, json};
@@ -21,6 +22,9 @@ use crate::model::{Lsn, OperationCounts, Said, TableName, Transaction, one_line}
 
 /// Transactions that are read for one question at most.
 pub(super) const EXACT: u64 = 2_000_000;
+
+/// How long a list waits for the log to be read for the first time; then it has what has been read.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A transaction in a list, and by what it is placed in it.
 pub(super) struct Listed {
@@ -120,6 +124,7 @@ pub(super) async fn list(console: &Console, visitor: &Visitor, request: &Request
         }
         return Ok(first.into_json());
     }
+    console.followed.settled(PATIENCE).await;
     let (wanted, applications) = (view.wanted(&patterns).await?, applications(request));
     let everything = patterns.is_empty() && operations.is_empty();
     let mut sink = |logged: LoggedTransaction<'_>| {

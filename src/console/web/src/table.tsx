@@ -119,7 +119,8 @@ function PointField({ label, value, onChange, placeholder }: { label: string; va
 /** From the archive's beginning to its end. What is being dragged is shown; what is let go is asked. */
 function Slider({ me, value, label, atStart, onChange }: { me: Me; value: string; label: string; atStart?: boolean; onChange: (value: string | null) => void }) {
   const [least, most] = [me.from, Math.max(me.from + 1000, me.watermark_time)];
-  const parsed = Date.parse(value);
+  // Browsers read a date into almost anything.
+  const parsed = /^\d{4}-\d\d-\d\d[T ]/.test(value) ? Date.parse(value) : NaN;
   const placed = value === "" ? (atStart ? least : most) : Number.isFinite(parsed) ? Math.min(most, Math.max(least, parsed)) : null;
   const [moving, setMoving] = useState<number | null>(null);
   const at = moving ?? placed ?? most;

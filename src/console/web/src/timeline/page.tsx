@@ -222,13 +222,21 @@ function Transactions({ chosen, shown, filter }: { chosen: Chosen | null; shown:
   );
 }
 
+/** Beside the numbers their lengths, so that the one that stands out does. */
 function List({ transactions }: { transactions: Listed[] }) {
+  const lost = (one: Listed) => one.counts[2] + one.counts[3], all = (one: Listed) => lost(one) + one.counts[0] + one.counts[1];
+  const most = Math.max(1, ...transactions.map(all)), mostLost = Math.max(1, ...transactions.map(lost));
   return (
     <ol class="transactions">
       {transactions.map((one) => (
-        <li key={one.lsn} class={one.counts[2] + one.counts[3] > 0 ? "loses" : ""}>
+        <li key={one.lsn} class={lost(one) * 4 >= mostLost ? "loses" : ""}>
           <a href={transactionAddress(one.lsn)}>
-            <span class="what"><Tally counts={one.counts} /></span>
+            <span class="what"><Tally counts={one.counts} />
+              <svg class="length" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true" focusable="false">
+                <rect class="delete" fill="url(#hatch)" width={(100 * lost(one)) / most} height="6" />
+                <rect class="rest" x={(100 * lost(one)) / most} width={(100 * (all(one) - lost(one))) / most} height="6" />
+              </svg>
+            </span>
             <span class="where">{one.tables.map((table) => withoutPublic(table.name)).join(", ")}{one.more_tables > 0 && ` and ${one.more_tables} more`}</span>
             <span class="when"><span class="nowrap">{micros(one.micros)}</span> <span class="quiet nowrap">xid {one.xid}</span></span>
             <span class="who">{one.who ?? "unknown"}{one.application && <span class="quiet"> · {one.application}</span>}</span>
@@ -242,7 +250,7 @@ function List({ transactions }: { transactions: Listed[] }) {
 
 function Happenings({ happenings, more, zoom }: { happenings: Happening[]; more: number; zoom: (a: number, b: number) => void }) {
   const names = { mark: "Mark", alert: "Alert", ddl: "Definition", restore: "Restore", gap: "Gap" };
-  const newest = [...happenings].reverse();
+  const newest = [...happenings].sort((a, b) => b.time - a.time);
   return (
     <section class="card" aria-labelledby="happenings-title">
       <h2 id="happenings-title">What else happened</h2>
