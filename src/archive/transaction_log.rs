@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use arrow::array::{Array as _, AsArray as _, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array as _, AsArray as _, Int64Array, ListArray, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use chrono::DateTime;
 use futures::stream::{Stream, StreamExt as _};
@@ -47,7 +49,9 @@ impl Archive {
             found.map_or((i64::MIN, i64::MAX), |(_, least, greatest)| (*least, *greatest))
         };
         let mut files = table.files(None).await?;
-        files.retain(|file| bounds(file).1 >= range.start.as_i64() && bounds(file).0 < range.end.0.min(Lsn::MAX.0) as i64);
+        files.retain(|file| {
+            bounds(file).1 >= range.start.as_i64() && bounds(file).0 < range.end.0.min(Lsn::MAX.0) as i64
+        });
         files.sort_by_key(bounds);
         Ok(files)
     }

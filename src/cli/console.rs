@@ -38,7 +38,9 @@ impl Routes for Answering {
         }
         match &self.console {
             Some(console) => console.answer(request).await,
-            None if request.method == Method::Post => Some(Answer::text("405 Method Not Allowed", "only GET is answered\n")),
+            None if request.method == Method::Post => {
+                Some(Answer::text("405 Method Not Allowed", "only GET is answered\n"))
+            }
             None => None,
         }
     }
@@ -145,8 +147,11 @@ fn require_encryption(config: &ServeConfig, address: SocketAddr, encrypted: bool
         return Ok(());
     }
     if config.require_tls {
-        return Err(Failure::usage("require_tls is set, and there is no certificate").remedy("name tls_certificate and tls_key"));
+        return Err(Failure::usage("require_tls is set, and there is no certificate")
+            .remedy("name tls_certificate and tls_key"));
     }
-    say(&format!("what the console shows on {address} is not encrypted: name tls_certificate and tls_key, or put a proxy in front"));
+    say(&format!(
+        "what the console shows on {address} is not encrypted: name tls_certificate and tls_key, or put a proxy in front"
+    ));
     Ok(())
 }

@@ -199,8 +199,7 @@ async fn answer_http(context: &Context, store: &Store, address: Option<&str>) ->
     let limits = Limits { memory_bytes: config.memory_bytes(), spill_dir: spill.path().to_owned() };
     let session = serve::session(&archive, limits).await?;
     let counted = Some(Arc::clone(&counters));
-    let listening =
-        Listening::start(context, config, (archive, session), address, Closed::ProbesOnly, counted).await?;
+    let listening = Listening::start(context, config, (archive, session), address, Closed::ProbesOnly, counted).await?;
     if let Some(url) = listening.url() {
         tracing::info!("answering {url}/livez, /readyz and /metrics");
     }

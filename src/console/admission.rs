@@ -278,7 +278,8 @@ mod tests {
         ] {
             assert_eq!(open.is_ours(&request(&[("host", host)], LOOPBACK)).is_ok(), ours, "{host}");
         }
-        let from = |name: &str, value: &str| open.is_ours(&request(&[("host", "localhost:1"), (name, value)], LOOPBACK));
+        let from =
+            |name: &str, value: &str| open.is_ours(&request(&[("host", "localhost:1"), (name, value)], LOOPBACK));
         assert_eq!(from("sec-fetch-site", "cross-site"), Err(Turned::CrossSite));
         assert_eq!(from("sec-fetch-site", "same-site"), Err(Turned::CrossSite));
         assert_eq!(from("origin", "http://evil.example"), Err(Turned::CrossSite));

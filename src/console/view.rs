@@ -82,7 +82,9 @@ impl View {
         match found.len() {
             1 => Ok(found.remove(0)),
             0 => Err(Trouble::absent(format!("no archived table is named {written}"), "choose one of the list")),
-            _ => Err(Failure::usage(format!("{written} names several tables")).remedy("name one, with its schema").into()),
+            _ => Err(Failure::usage(format!("{written} names several tables"))
+                .remedy("name one, with its schema")
+                .into()),
         }
     }
 

@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::failure::{Failure, Result};
-pub use request::{Method, Request};
 use request::{HEAD, Head, Refused};
+pub use request::{Method, Request};
 
 /// Connections at a time; others wait.
 const CONNECTIONS: usize = 64;
@@ -280,7 +280,9 @@ mod tests {
         for noise in [&b"\r\n\r\n"[..], b"\0\xff\xff\r\n\r\n", b"GET /hello SMTP\r\n\r\n"] {
             assert!(asked(noise, false).await.starts_with("HTTP/1.1 400 "), "{noise:?}");
         }
-        for cut in [&b"GET"[..], b"GET /hello HTTP/1.1\r\n", b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\na"] {
+        for cut in
+            [&b"GET"[..], b"GET /hello HTTP/1.1\r\n", b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\na"]
+        {
             assert!(asked(cut, true).await.starts_with("HTTP/1.1 400 "), "{cut:?}");
         }
         assert_eq!(asked(b"", true).await, "");

@@ -62,7 +62,10 @@ impl Request {
 
     /// Every value of a name in the query that is not empty.
     pub fn all_asked<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.query.iter().filter(move |(known, value)| known == name && !value.is_empty()).map(|(_, value)| value.as_str())
+        self.query
+            .iter()
+            .filter(move |(known, value)| known == name && !value.is_empty())
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -91,14 +94,8 @@ pub(super) fn head(bytes: &[u8]) -> Result<Head, Refused> {
         return Err(Refused("431 Request Header Fields Too Large", "too many headers"));
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let request = Request {
-        method,
-        path: path.to_owned(),
-        query: pairs(query)?,
-        headers,
-        body: Vec::new(),
-        peer: None,
-    };
+    let request =
+        Request { method, path: path.to_owned(), query: pairs(query)?, headers, body: Vec::new(), peer: None };
     let hosts = request.headers.iter().filter(|(name, _)| name == "host").count();
     if hosts > 1 || (hosts == 0 && newer) {
         return Err(bad("a request names one host"));
@@ -183,7 +180,8 @@ fn decoded(text: &str) -> Option<String> {
     while at < bytes.len() {
         match bytes[at] {
             b'%' => {
-                let digits = text.get(at + 1..at + 3).filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+                let digits =
+                    text.get(at + 1..at + 3).filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
                 out.push(u8::from_str_radix(digits, 16).ok()?);
                 at += 3;
             }
@@ -212,6 +210,26 @@ mod tests {
         assert_eq!(request.asked("y"), Some("\u{e9} z"));
         assert_eq!(request.all_asked("x").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!((request.header("x-a"), request.header("absent")), (Some("b"), None));
+    }
+
+    #[test]
+    fn whatever_is_accepted_is_a_request() {
+        let whole: &[u8] = b"POST /a?x=%41&y HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nX: y\r\n\r\n";
+        let mut accepted = 0;
+        for at in 0..whole.len() {
+            for byte in 0..=255 {
+                let mut changed = whole.to_vec();
+                changed[at] = byte;
+                for bytes in [&changed[..], &changed[..at], &changed[at..]] {
+                    let Ok(Head { request, body }) = head(bytes) else { continue };
+                    accepted += 1;
+                    assert!(request.path.starts_with('/') && body <= BODY, "{:?}", String::from_utf8_lossy(bytes));
+                    assert!(request.path.bytes().all(|byte| byte.is_ascii_graphic()));
+                    assert!(request.headers.iter().all(|(_, value)| !value.contains(['\r', '\n', '\0'])));
+                }
+            }
+        }
+        assert!(accepted > 1000, "{accepted}");
     }
 
     #[test]

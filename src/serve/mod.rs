@@ -115,7 +115,8 @@ impl Server {
             return Err(Failure::usage("nobody may log in: no [[serve.user]] is configured")
                 .remedy("add one to afterimage.toml, with name and password_file"));
         }
-        let users = with_password.iter().map(|(one, password)| user(one, password)).collect::<Result<HashMap<_, _>>>()?;
+        let users =
+            with_password.iter().map(|(one, password)| user(one, password)).collect::<Result<HashMap<_, _>>>()?;
         if users.len() < with_password.len() {
             return Err(Failure::usage("two [[serve.user]] have the same name").remedy("give each its own"));
         }

@@ -17,7 +17,10 @@ use super::show;
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::shown_time;
-use crate::model::{ContextFilter, DdlRecord, Lsn, Operation, OperationCounts, Partitions, Point, RelationVersion, Said, TableName, TablePattern, Transaction, one_line};
+use crate::model::{
+    ContextFilter, DdlRecord, Lsn, Operation, OperationCounts, Partitions, Point, RelationVersion, Said, TableName,
+    TablePattern, Transaction, one_line,
+};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct LogArgs {

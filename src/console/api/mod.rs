@@ -88,12 +88,14 @@ fn turn_away(console: &Console, turned: Turned) -> Answer {
 
 /// Takes a token, and has the browser keep it where it is known.
 async fn login(console: &Console, request: &Request) -> Answer {
-    let token = serde_json::from_slice::<Json>(&request.body).ok().and_then(|body| body["token"].as_str().map(str::to_owned));
+    let token =
+        serde_json::from_slice::<Json>(&request.body).ok().and_then(|body| body["token"].as_str().map(str::to_owned));
     let cookie = token.and_then(|token| console.admission.welcome(token.trim()));
     let Some(cookie) = cookie else {
         // Whoever tries many is not to be quick.
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        return Trouble::new("401 Unauthorized", "nobody has this token", "it is what the user's token_file has").answer();
+        return Trouble::new("401 Unauthorized", "nobody has this token", "it is what the user's token_file has")
+            .answer();
     };
     let answer = Answer::new("204 No Content", "application/json", Vec::new());
     Answer { headers: vec![("set-cookie", cookie)], ..answer }
@@ -147,7 +149,8 @@ fn patterns(request: &Request) -> Result<Vec<TablePattern>, Trouble> {
 
 /// The operations of the query; all where none is named.
 fn operations(request: &Request) -> Result<Vec<Operation>, Trouble> {
-    let read = |word: &str| Operation::parse(word).ok_or_else(|| Failure::usage(format!("there is no operation {word}")));
+    let read =
+        |word: &str| Operation::parse(word).ok_or_else(|| Failure::usage(format!("there is no operation {word}")));
     Ok(request.all_asked("op").map(read).collect::<Result<_, _>>()?)
 }
 

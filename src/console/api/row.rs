@@ -17,7 +17,8 @@ use crate::query::{self, written_key};
 pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request) -> Told {
     let view = View::of(console, visitor).await?;
     let (name, _) = view.table(required(request, "name")?).await?;
-    let key: Vec<String> = request.query.iter().filter(|(name, _)| name == "key").map(|(_, value)| value.clone()).collect();
+    let key: Vec<String> =
+        request.query.iter().filter(|(name, _)| name == "key").map(|(_, value)| value.clone()).collect();
     let most = limit(request, 200, 2000)?;
     console
         .read(async {

@@ -32,9 +32,8 @@ impl Tenant<'_> {
     /// The condition on a table's changes; `None` where it has no such column.
     fn condition(&self, relation: &RelationVersion) -> Option<String> {
         let column = self.columns.iter().find(|name| relation.column(name).is_some())?;
-        let is = |side: &str| {
-            format!("CAST({side}[{}] AS VARCHAR) = {}", quote_literal(column), quote_literal(self.value))
-        };
+        let is =
+            |side: &str| format!("CAST({side}[{}] AS VARCHAR) = {}", quote_literal(column), quote_literal(self.value));
         Some(format!("({} OR {})", is("old"), is("new")))
     }
 }

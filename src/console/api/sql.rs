@@ -39,8 +39,9 @@ pub(super) async fn ask(console: &Console, visitor: &Visitor, request: &Request)
     let rows = found.rows.iter().map(|row| row.iter().zip(&places).map(cell).collect());
     let rows: Vec<Vec<Option<String>>> = rows.collect();
     let columns = found.columns.iter().zip(&places);
-    let columns: Vec<Json> =
-        columns.map(|((name, of), place)| json!({ "name": name, "type": if *place { "pg_lsn" } else { of } })).collect();
+    let columns: Vec<Json> = columns
+        .map(|((name, of), place)| json!({ "name": name, "type": if *place { "pg_lsn" } else { of } }))
+        .collect();
     let took = began.elapsed().as_secs_f64() * 1000.0;
     Ok(json!({ "columns": columns, "rows": rows, "cut": found.cut, "most": MOST_ROWS, "took_ms": took }))
 }

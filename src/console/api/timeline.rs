@@ -19,8 +19,34 @@ use crate::model::{OperationCounts, TableName};
 
 /// Milliseconds that a bar may stand for.
 const WIDTHS: [i64; 29] = [
-    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000, 600_000,
-    900_000, 1_800_000, 3_600_000, 7_200_000, 10_800_000, 21_600_000, 43_200_000, 86_400_000, 604_800_000,
+    1,
+    2,
+    5,
+    10,
+    20,
+    50,
+    100,
+    200,
+    500,
+    1000,
+    2000,
+    5000,
+    10_000,
+    15_000,
+    30_000,
+    60_000,
+    120_000,
+    300_000,
+    600_000,
+    900_000,
+    1_800_000,
+    3_600_000,
+    7_200_000,
+    10_800_000,
+    21_600_000,
+    43_200_000,
+    86_400_000,
+    604_800_000,
     2_592_000_000,
 ];
 /// Bars that are drawn at most.
@@ -53,7 +79,9 @@ impl Range {
         let to = number(request, "to")?.unwrap_or(last + 1000);
         let from = number(request, "from")?.unwrap_or_else(|| first.max(to.saturating_sub(USUAL)));
         if to > LAST || to <= from || from < 0 || to - from > LONGEST {
-            return Err(Failure::usage("the range ends before it begins, is longer than a century, or is of no time").into());
+            return Err(
+                Failure::usage("the range ends before it begins, is longer than a century, or is of no time").into()
+            );
         }
         let bars = number(request, "bars")?.unwrap_or(240).clamp(10, MOST_BARS);
         let least = ((to - from).max(SHORTEST) + bars - 1) / bars;

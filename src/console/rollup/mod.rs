@@ -257,11 +257,8 @@ mod tests {
         for width in [1, 5, 60, 90, 3600, 7200, 86_400] {
             assert_eq!(sum(width), expected, "{width}");
         }
-        let drawn = rollup.draw(&Question {
-            table: &|name| name.table == "b",
-            every_table: false,
-            ..question(0..10, 1)
-        });
+        let drawn =
+            rollup.draw(&Question { table: &|name| name.table == "b", every_table: false, ..question(0..10, 1) });
         assert_eq!(drawn.bars[3].update, 5);
         assert_eq!(drawn.bars.iter().map(OperationCounts::total).sum::<u64>(), 6);
         assert_eq!(drawn.tables.len(), 2, "what else there is can be chosen");

@@ -25,12 +25,7 @@ pub(super) struct Names {
 impl Default for Names {
     fn default() -> Names {
         let by_application = HashMap::from([(String::new(), UNKNOWN)]);
-        Names {
-            tables: Vec::new(),
-            by_schema: HashMap::new(),
-            applications: vec![String::new()],
-            by_application,
-        }
+        Names { tables: Vec::new(), by_schema: HashMap::new(), applications: vec![String::new()], by_application }
     }
 }
 

@@ -39,7 +39,8 @@ fn pictures() -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_incident_is_found_from_the_spike_and_the_copied_command_restores() {
     let (database, directory) = (Database::create(postgres(Release::System)).await, Directory::new());
-    for sql in [schema!("erp"), schema!("erp-data"), schema!("erp-traffic"), "SELECT demo_fill(2, 2000, 2000); ANALYZE"] {
+    for sql in [schema!("erp"), schema!("erp-data"), schema!("erp-traffic"), "SELECT demo_fill(2, 2000, 2000); ANALYZE"]
+    {
         database.run(sql).await;
     }
     let site = Site::local(&database, &directory);
@@ -83,7 +84,8 @@ async fn the_incident_is_found_from_the_spike_and_the_copied_command_restores() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_page_is_sound_in_every_form() {
-    const MARKUP: &str = "<script>alert(1)</script><img src=x onerror=alert(2)>\u{202e}\u{1f600}' \" &amp; </td></table>";
+    const MARKUP: &str =
+        "<script>alert(1)</script><img src=x onerror=alert(2)>\u{202e}\u{1f600}' \" &amp; </td></table>";
     let scene = {
         let (database, directory) = (Database::create(postgres(Release::System)).await, Directory::new());
         database.run("CREATE TABLE notes (id text PRIMARY KEY, tenant_id int, note text, \"<i>odd</i>\" jsonb)").await;

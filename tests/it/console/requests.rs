@@ -22,7 +22,9 @@ async fn pages_and_probes_are_answered_under_a_strict_policy() {
         assert!(page.body.contains("<script type=\"module\" src=\"/console.js\"></script>"), "{}", page.body);
         assert!(!page.body.contains(" style=") && !page.body.contains("<style"), "{}", page.body);
     }
-    for path in ["/", "/console.js", "/console.css", "/early.js", "/icon.svg", "/livez", "/api/me", "/nothing", "/api/nothing"] {
+    for path in
+        ["/", "/console.js", "/console.css", "/early.js", "/icon.svg", "/livez", "/api/me", "/nothing", "/api/nothing"]
+    {
         let answer = web.get(path);
         assert_eq!(answer.header("content-security-policy"), Some(POLICY), "{path}");
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
@@ -78,11 +80,24 @@ async fn noise_and_attacks_are_refused_and_it_goes_on() {
     }
     // Numbers, names and points that are none.
     let wrong = [
-        "/api/timeline?from=x", "/api/timeline?from=9&to=3", "/api/timeline?from=-5&to=3", "/api/timeline?bars=nine",
-        "/api/timeline?from=99999999999999999999", "/api/timeline?to=9223372036854775807", "/api/timeline?table=%22",
-        "/api/transactions?order=sideways", "/api/transactions?op=explode", "/api/transaction", "/api/transaction?txn=x'--",
-        "/api/changes?txn=1&name=a.b.c.d", "/api/row?name=orders", "/api/row?name=orders&key=1&key=2", "/api/state?at=yesterday&name=orders",
-        "/api/state?name=orders&where=)", "/api/state?name=orders&where=1=1)%20UNION%20SELECT%201", "/api/differences?name=orders",
+        "/api/timeline?from=x",
+        "/api/timeline?from=9&to=3",
+        "/api/timeline?from=-5&to=3",
+        "/api/timeline?bars=nine",
+        "/api/timeline?from=99999999999999999999",
+        "/api/timeline?to=9223372036854775807",
+        "/api/timeline?table=%22",
+        "/api/transactions?order=sideways",
+        "/api/transactions?op=explode",
+        "/api/transaction",
+        "/api/transaction?txn=x'--",
+        "/api/changes?txn=1&name=a.b.c.d",
+        "/api/row?name=orders",
+        "/api/row?name=orders&key=1&key=2",
+        "/api/state?at=yesterday&name=orders",
+        "/api/state?name=orders&where=)",
+        "/api/state?name=orders&where=1=1)%20UNION%20SELECT%201",
+        "/api/differences?name=orders",
     ];
     for path in wrong {
         let answer = web.get(path);
@@ -208,9 +223,11 @@ async fn a_token_travels_encrypted_where_there_is_a_certificate() {
     let (directory, database) = (&scene.directory, &scene.database);
     std::fs::write(directory.join("certificate.pem"), crate::support::CERTIFICATE).unwrap();
     std::fs::write(directory.join("key.pem"), crate::support::KEY).unwrap();
-    let config = format!("[serve]\ntls_certificate = \"certificate.pem\"\ntls_key = \"key.pem\"\nrequire_tls = true\n{USERS}");
+    let config =
+        format!("[serve]\ntls_certificate = \"certificate.pem\"\ntls_key = \"key.pem\"\nrequire_tls = true\n{USERS}");
     let server = super::start(database, directory, &config, &["--http", "0.0.0.0:0"]);
-    let port = || server.stderr().split("the console is at https://0.0.0.0:").nth(1)?.lines().next()?.parse::<u16>().ok();
+    let port =
+        || server.stderr().split("the console is at https://0.0.0.0:").nth(1)?.lines().next()?.parse::<u16>().ok();
     crate::support::wait_for("it listens", PATIENCE, || port().is_some());
     let script = "import json, ssl, sys, urllib.request
 context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
@@ -261,7 +278,8 @@ async fn every_page_is_asked_and_nothing_is_written() {
     assert_eq!(health["vitals"]["source"]["slot"]["wal_status"], "reserved", "{health}");
     let plan = web.with("POST", "/api/plan", &[], &json!({ "txn": lsn }).to_string()).json();
     assert_eq!((&plan["rows_to_restore"], &plan["command"]), (&json!(2), &header["commands"]["apply"]), "{plan}");
-    let asked = web.with("POST", "/api/sql", &[], &json!({ "sql": "SELECT * FROM generate_series(1, 2000)" }).to_string());
+    let asked =
+        web.with("POST", "/api/sql", &[], &json!({ "sql": "SELECT * FROM generate_series(1, 2000)" }).to_string());
     assert_eq!((asked.json()["rows"].as_array().unwrap().len(), &asked.json()["cut"]), (1000, &json!(true)));
     for sql in ["DELETE FROM orders", "COPY orders TO '/tmp/x'", "CREATE TABLE t (id int)", "SET a = 1"] {
         web.with("POST", "/api/sql", &[], &json!({ "sql": sql }).to_string()).refused(400);
@@ -289,4 +307,3 @@ async fn without_a_source_it_says_so_and_shows_the_command() {
     assert_eq!(web.get("/api/health").json()["vitals"]["source"], json!(null));
     drop(database);
 }
-

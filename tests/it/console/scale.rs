@@ -121,7 +121,12 @@ async fn soak_many_changes_draw_in_under_a_second() {
         });
         let took = took.max().unwrap_or_default();
         let drawn = web.get(&path).json();
-        told.push(format!("{what}: {:.0} ms at most of five, {} bars, by {}", took.as_secs_f64() * 1000.0, drawn["bars"].as_array().unwrap().len(), drawn["how"]));
+        told.push(format!(
+            "{what}: {:.0} ms at most of five, {} bars, by {}",
+            took.as_secs_f64() * 1000.0,
+            drawn["bars"].as_array().unwrap().len(),
+            drawn["how"]
+        ));
         assert!(took < Duration::from_secs(1), "{told:?}");
         if what == "a year" {
             assert_eq!(sum(&drawn), rounds * TRANSACTIONS * CHANGES);
@@ -130,7 +135,11 @@ async fn soak_many_changes_draw_in_under_a_second() {
     let day = now - year / 2;
     let began = Instant::now();
     let listed = web.get(&format!("/api/transactions?from={day}&to={}", day + 86_400_000)).json();
-    told.push(format!("the transactions of a day: {:.0} ms, {} of them", began.elapsed().as_secs_f64() * 1000.0, listed["seen"]));
+    told.push(format!(
+        "the transactions of a day: {:.0} ms, {} of them",
+        began.elapsed().as_secs_f64() * 1000.0,
+        listed["seen"]
+    ));
     assert!(listed["seen"].as_u64().unwrap() > 0);
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap_or_default();
     told.extend(status.lines().filter(|line| line.starts_with("VmHWM")).map(str::to_owned));

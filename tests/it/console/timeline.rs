@@ -44,7 +44,9 @@ async fn every_width_counts_the_same_and_follows_the_watermark() {
     let whole = scene.drawn("");
     let (from, to) = (whole["from"].as_i64().unwrap() - 86_400_000, whole["to"].as_i64().unwrap());
     let mut ways = BTreeMap::new();
-    for (from, bars) in [(from, 10), (from + 86_300_000, 600), (whole["from"].as_i64().unwrap(), 600), (to - 31_536_000_000, 60)] {
+    for (from, bars) in
+        [(from, 10), (from + 86_300_000, 600), (whole["from"].as_i64().unwrap(), 600), (to - 31_536_000_000, 60)]
+    {
         let drawn = scene.drawn(&format!("from={from}&to={to}&bars={bars}"));
         assert_eq!(sums(&drawn), expected, "{drawn}");
         ways.insert(drawn["width"].as_i64().unwrap(), drawn["how"].as_str().unwrap().to_owned());
@@ -60,7 +62,8 @@ async fn every_width_counts_the_same_and_follows_the_watermark() {
     assert_eq!((sums(&drawn), &drawn["how"]), ([30, 1, 1, 0], &json!("rows")), "{drawn}");
     assert_eq!(drawn["left_out"], json!(["public.colours", "tenant_1.things"]));
     let events = scene.web.get("/api/events").json();
-    let kinds: Vec<&str> = events["events"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    let kinds: Vec<&str> =
+        events["events"].as_array().unwrap().iter().map(|one| one["kind"].as_str().unwrap()).collect();
     assert!(kinds.contains(&"ddl"), "{events}");
 }
 
@@ -77,6 +80,10 @@ async fn what_was_said_of_transactions_filters_them() {
         offered["applications"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"cleanup") && names.contains(&"shop") && names.contains(&""), "{offered}");
     let listed = scene.web.get("/api/transactions?app=cleanup").json();
-    assert_eq!((&listed["seen"], &listed["transactions"][0]["application"]), (&json!(1), &json!("cleanup")), "{listed}");
+    assert_eq!(
+        (&listed["seen"], &listed["transactions"][0]["application"]),
+        (&json!(1), &json!("cleanup")),
+        "{listed}"
+    );
     assert!(listed["transactions"][0]["statement"].as_str().unwrap().contains("DELETE FROM orders"), "{listed}");
 }

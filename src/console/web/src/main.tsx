@@ -27,7 +27,12 @@ function Console() {
     addEventListener("logged-out", out);
     return () => { clearInterval(timer); removeEventListener("logged-out", out); };
   }, []);
-  useEffect(() => { const page = PAGES.find(([known]) => known === path); document.title = page ? `${page[1]} · Afterimage` : "Afterimage"; }, [path]);
+  useEffect(() => {
+    const page = PAGES.find(([known]) => known === path); document.title = page ? `${page[1]} · Afterimage` : "Afterimage";
+    // On a phone the pages' names are wider than the window.
+    const nav = document.querySelector("nav"), link = nav?.querySelector<HTMLElement>("[aria-current]");
+    if (nav && link) nav.scrollLeft = link.offsetLeft - nav.clientWidth / 2 + link.clientWidth / 2;
+  }, [path]);
   const body = trouble?.status === 401 ? <Login done={look} />
     : trouble && !me ? <main id="main" tabIndex={-1}><h1>Afterimage</h1><Problem trouble={trouble} again={look} /></main>
       : !me ? <main id="main" tabIndex={-1}><h1 class="away">Afterimage</h1><Busy what="Opening the archive" /></main>
