@@ -195,7 +195,7 @@ async fn answer_http(context: &Context, store: &Store, address: Option<&str>) ->
     let Some(address) = address else { return Ok(None) };
     let (archive, counters) = (Archive::open(store).await?, Arc::<Counters>::default());
     let config = &context.config.serve;
-    let spill = SpillDirectory::of_this_process(None);
+    let spill = SpillDirectory::of_console();
     let limits = Limits { memory_bytes: config.memory_bytes(), spill_dir: spill.path().to_owned() };
     let session = serve::session(&archive, limits).await?;
     let counted = Some(Arc::clone(&counters));
