@@ -213,22 +213,26 @@ impl Archive {
     /// The same of those that committed at or after a position.
     pub async fn commits_from(&self, from: Lsn, watermark: Lsn) -> Result<Vec<Commit>> {
         let mut commits = Vec::new();
-        if let Some(table) = self.log_table(LogTable::Transactions).await? {
-            for file in table.files(None).await? {
-                let is_before =
-                    |(column, _, greatest): &(String, i64, i64)| column == "lsn" && *greatest < from.as_i64();
-                if file.numbers.iter().any(is_before) {
-                    continue;
-                }
-                let columns = Some(&["lsn", "end_lsn", "xid", "ts"][..]);
-                for batch in self.read(&file, columns).await?.batches().await? {
-                    commits_of(&batch, &mut commits)?;
-                }
+        for file in self.transaction_files(from, Lsn::MAX).await? {
+            let columns = Some(&["lsn", "end_lsn", "xid", "ts"][..]);
+            for batch in self.read(&file, columns).await?.batches().await? {
+                commits_of(&batch, &mut commits)?;
             }
         }
         commits.retain(|commit| commit.lsn >= from && commit.end_lsn <= watermark);
         commits.sort_by_key(|commit| commit.lsn);
         Ok(commits)
+    }
+
+    /// The files of `log/transactions` that may have transactions with `from <=` commit LSN `< to`.
+    pub async fn transaction_files(&self, from: Lsn, to: Lsn) -> Result<Vec<DataFile>> {
+        let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(Vec::new()) };
+        let is_outside = |(column, least, greatest): &(String, i64, i64)| {
+            column == "lsn" && (*greatest < from.as_i64() || *least >= to.as_i64())
+        };
+        let mut files = table.files(None).await?;
+        files.retain(|file| !file.numbers.iter().any(is_outside));
+        Ok(files)
     }
 
     /// Every transaction at or below the watermark, in commit order.

@@ -236,6 +236,11 @@ impl Chronicle {
         self.only.is_none()
     }
 
+    /// The names that the table had, where no other table ever had one of them.
+    pub fn own_names(&self) -> Option<&[TableName]> {
+        (!self.shares_names).then_some(&self.names)
+    }
+
     /// The files with changes of the range. What is outside of the range may be in them too, other tables' changes are not.
     pub async fn files(&self) -> Result<Vec<DataFile>> {
         let (from, to) = (Position::before(self.from), Position::before(self.to));

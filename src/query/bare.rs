@@ -9,6 +9,7 @@ use datafusion::error::Result;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::archived::data_file;
+use super::counted::counted_changes;
 use super::session::store_name;
 use super::state::external;
 use super::{ArchivedTable, TableFiles};
@@ -35,6 +36,11 @@ pub(super) async fn bare_changes(
     let places = COLUMNS.iter().map(|name| account.index_of(name)).collect::<std::result::Result<Vec<_>, _>>()?;
     let all = Arc::new(account.project(&places)?);
     let files = chronicle.files().await.map_err(external)?;
+    let bytes = files.iter().map(|file| file.size).sum();
+    let counted = counted_changes(chronicle, &Arc::new(asked.clone()), bytes, state, filters).await?;
+    if let Some(counted) = counted {
+        return Ok(counted);
+    }
     let files = files.iter().map(data_file).collect::<crate::failure::Result<_>>().map_err(external)?;
     let range = chronicle.range();
     let mut found = TableFiles::new(Arc::clone(&all), files, Some(range.end.as_i64() - 1));

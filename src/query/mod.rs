@@ -29,6 +29,7 @@ mod archived;
 mod bare;
 mod catalog;
 mod conditions;
+mod counted;
 mod derived;
 mod dialect;
 mod emission;

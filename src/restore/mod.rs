@@ -58,6 +58,7 @@ mod reading;
 mod recreation;
 mod relaxation;
 mod report;
+mod returned;
 mod selection;
 mod sequences;
 mod staging;

@@ -13,6 +13,7 @@ use super::plan::Plan;
 use super::quarantine;
 use super::relaxation::Relaxation;
 use super::report::{Marks, NotValid, Report};
+use super::returned;
 use super::sequences;
 use super::triggers::Silenced;
 use super::verify;
@@ -54,11 +55,11 @@ impl Workspace<'_> {
         let marks = self.name_marks().await?;
         self.mark_before(source, &marks).await?;
         let mut relaxation = Relaxation::relax(&self, differences, &plan.relaxed()).await?;
-        self.change_rows(differences, &mut relaxation).await?;
+        let proven = self.change_rows(differences, &mut relaxation).await?;
         // What was deferred is due now: it must not surface when the triggers are back on, nor at the commit.
         self.execute("SET CONSTRAINTS ALL IMMEDIATE").await?;
         self.request.progress.enter(Step::Verifying, 0);
-        verify::require_outcome(&self, differences).await?;
+        verify::require_outcome(&self, differences, &proven).await?;
         let not_valid = relaxation.restore(&self).await?;
         let triggers = silenced.restore(&self).await?;
         let sequences = sequences::move_forward(&self, differences).await?;
@@ -127,9 +128,10 @@ impl Workspace<'_> {
     }
 
     /// Tries one sequence after the other, as long as PostgreSQL objects; then again with foreign keys that are checked at the
-    /// end. What it accepts in no order is not done.
-    async fn change_rows(&self, differences: &Differences, relaxation: &mut Relaxation) -> Result<()> {
+    /// end. What it accepts in no order is not done. Returns the tables whose rows came back as they are to be.
+    async fn change_rows(&self, differences: &Differences, relaxation: &mut Relaxation) -> Result<Vec<u32>> {
         let bulk = Bulk::find(self, differences, relaxation).await?;
+        let stay = returned::stay(self, differences).await?;
         self.execute("SAVEPOINT afterimage_changes").await?;
         let mut first = None;
         for deferred in [false, true] {
@@ -140,8 +142,8 @@ impl Workspace<'_> {
                 self.execute("SAVEPOINT afterimage_changes").await?;
             }
             for sequence in SEQUENCES {
-                match self.change_in(differences, &bulk, sequence).await {
-                    Ok(()) => return Ok(()),
+                match self.change_in(differences, &bulk, stay, sequence).await {
+                    Ok(proven) => return Ok(proven),
                     Err(failure) if failure.is_transient() || !mixes(differences) => return Err(failure),
                     // The first objection is the one to tell: it comes from the order that suits most.
                     Err(failure) => drop(first.get_or_insert(failure)),
@@ -149,55 +151,55 @@ impl Workspace<'_> {
                 self.session.batch_execute("ROLLBACK TO SAVEPOINT afterimage_changes").await?;
             }
         }
-        first.map_or(Ok(()), Err)
+        first.map_or(Ok(Vec::new()), Err)
     }
 
     /// Tables in the order of their parents; to delete, in the reverse one.
-    async fn change_in(&self, differences: &Differences, bulk: &Bulk<'_>, sequence: Sequence) -> Result<()> {
+    async fn change_in(
+        &self,
+        differences: &Differences,
+        bulk: &Bulk<'_>,
+        stay: bool,
+        sequence: Sequence,
+    ) -> Result<Vec<u32>> {
+        let mut proven = Vec::new();
         for classes in sequence.chunk_by(|one, next| (*one, *next) == (Class::Updated, Class::Deleted)) {
             let deletes = classes == [Class::Inserted];
             let count = differences.tables.len();
             for at in 0..count {
                 let table = &differences.tables[if deletes { count - 1 - at } else { at }];
                 for class in classes {
-                    self.change_class(table, *class, bulk).await?;
+                    if self.change_class(table, *class, bulk, stay).await? {
+                        proven.push(table.live.oid);
+                    }
                 }
             }
         }
-        bulk.require_parents(self).await
+        bulk.require_parents(self).await?;
+        Ok(proven)
     }
 
-    async fn change_class(&self, table: &Difference, class: Class, bulk: &Bulk<'_>) -> Result<()> {
+    /// Returns whether the rows are proven to be what they are to be.
+    async fn change_class(&self, table: &Difference, class: Class, bulk: &Bulk<'_>, stay: bool) -> Result<bool> {
         let mut counts = table.counts;
         if *counts.of(class) == 0 {
-            return Ok(());
+            return Ok(false);
         }
-        let sql = match class {
-            Class::Inserted => delete_sql(table),
-            Class::Updated => update_sql(table),
-            Class::Deleted => insert_sql(table),
+        let in_bulk = class == Class::Deleted && bulk.has(table);
+        if in_bulk {
+            self.execute("SET LOCAL session_replication_role = replica").await?;
+        }
+        let (done, proven) = match class {
+            Class::Inserted => (self.execute_as_application(&table.name, &delete_sql(table)).await?, false),
+            Class::Updated => (self.execute_as_application(&table.name, &update_sql(table)).await?, false),
+            Class::Deleted if stay && returned::can_be_compared(self, table) => returned::insert(self, table).await?,
+            Class::Deleted => (self.execute_as_application(&table.name, &insert_sql(table)).await?, false),
         };
-        if class != Class::Deleted || !bulk.has(table) {
-            return self.change(table, class, &sql).await;
+        require_all(table, class, done)?;
+        if in_bulk {
+            self.execute("SET LOCAL session_replication_role = origin").await?;
         }
-        self.execute("SET LOCAL session_replication_role = replica").await?;
-        self.change(table, class, &sql).await?;
-        self.execute("SET LOCAL session_replication_role = origin").await.map(drop)
-    }
-
-    async fn change(&self, table: &Difference, class: Class, sql: &str) -> Result<()> {
-        let done = self.execute_as_application(&table.name, sql).await?;
-        let mut counts = table.counts;
-        let planned = *counts.of(class);
-        if done == planned {
-            return Ok(());
-        }
-        Err(Failure::failed(format!(
-            "PostgreSQL did {done} of {planned} {}s in {}; nothing was changed",
-            class.remedy(),
-            table.name
-        ))
-        .remedy("a trigger that stays on suppresses rows: restore as the table's owner, so that triggers can be off"))
+        Ok(proven)
     }
 
     /// Tells the archive, in the same transaction, what this transaction is.
@@ -228,6 +230,21 @@ impl Workspace<'_> {
         let row = self.session.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.ok()?;
         row.get::<_, String>(0).parse().ok()
     }
+}
+
+/// Requires that PostgreSQL did all that was planned.
+fn require_all(table: &Difference, class: Class, done: u64) -> Result<()> {
+    let mut counts = table.counts;
+    let planned = *counts.of(class);
+    if done == planned {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "PostgreSQL did {done} of {planned} {}s in {}; nothing was changed",
+        class.remedy(),
+        table.name
+    ))
+    .remedy("a trigger that stays on suppresses rows: restore as the table's owner, so that triggers can be off"))
 }
 
 /// Whether there is more than one kind of change, so that their order matters.

@@ -64,7 +64,13 @@ impl Desired {
                 self.copy_rows(workspace, &wanted.relation, states, (&self.expected_rows(), Hashed::No)).await?;
             }
         }
-        workspace.execute(&format!("ANALYZE {}", self.rows())).await?;
+        // Rows are sought by their keys; of the other columns, which may be long, nothing need be known.
+        let key: Vec<String> = match &self.matching {
+            Matching::Key(parts) => parts.iter().map(|(at, _)| format!("c{at}")).collect(),
+            Matching::WholeRow => self.all().iter().map(|at| format!("c{at}")).collect(),
+        };
+        let key = if key.is_empty() { String::new() } else { format!(" ({})", key.join(", ")) };
+        workspace.execute(&format!("ANALYZE {}{key}", self.rows())).await?;
         Ok(())
     }
 
@@ -238,10 +244,15 @@ pub(super) async fn read_rows(
     Ok(rows)
 }
 
-/// Adds to the row that begins at `start` a field with its hash, which is the same on every machine and in every version.
+/// The hash of a row in COPY's text format, its newline included; the same on every machine and in every version.
+pub(super) fn hash_of(row: &[u8]) -> i64 {
+    let hash = ring::digest::digest(&ring::digest::SHA256, row);
+    hash.as_ref().first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
+}
+
+/// Adds to the row that begins at `start` a field with its hash.
 fn add_hash(buffer: &mut Vec<u8>, start: usize) {
-    let hash = ring::digest::digest(&ring::digest::SHA256, &buffer[start..]);
-    let number = hash.as_ref().first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes));
+    let number = hash_of(&buffer[start..]);
     buffer.pop();
     if buffer.len() > start {
         buffer.push(b'\t');

@@ -137,7 +137,7 @@ impl<'a> Workspace<'a> {
 
     /// Runs one statement of ours and returns how many rows it touched.
     pub(super) async fn execute(&self, sql: &str) -> Result<u64> {
-        self.session.execute(sql, &[]).await.map_err(|error| self.judge(error))
+        self.session.execute_typed(sql, &[]).await.map_err(|error| self.judge(error))
     }
 
     /// Runs one query of ours.
@@ -147,7 +147,7 @@ impl<'a> Workspace<'a> {
 
     /// Runs a query of ours that has one row of one column.
     pub(super) async fn count(&self, sql: &str) -> Result<u64> {
-        let row = self.session.query_one(sql, &[]).await.map_err(|error| self.judge(error))?;
+        let row = self.session.query_typed_one(sql, &[]).await.map_err(|error| self.judge(error))?;
         Ok(row.get::<_, i64>(0).unsigned_abs())
     }
 

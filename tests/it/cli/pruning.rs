@@ -136,6 +136,56 @@ async fn what_happened_when_is_told_without_reading_rows() {
 }
 
 #[tokio::test]
+async fn operations_are_counted_without_any_file_of_changes() {
+    let scene = Scene::archived(Release::System, "CREATE TABLE p (id int PRIMARY KEY, v text, w text)").await;
+    for sql in [
+        "INSERT INTO p SELECT i, md5(i::text), md5((-i)::text) FROM generate_series(1, 6000) i",
+        "UPDATE p SET v = md5(v) WHERE id < 3000",
+        "DELETE FROM p WHERE id % 3 = 0",
+        "ALTER TABLE p RENAME TO former",
+        "WITH gone AS (DELETE FROM former WHERE id % 5 = 0 RETURNING id) UPDATE former SET v = md5(v) WHERE id % 5 = 1",
+        "TRUNCATE former",
+    ] {
+        scene.database.run(sql).await;
+    }
+    scene.catch_up();
+    let counts = |condition: &str, more: &str| {
+        let sql = format!(
+            "SELECT _lsn, _xid, _ts, _op, count(*) AS n{more} FROM changes('former') WHERE {condition}
+             GROUP BY 1, 2, 3, 4 ORDER BY 1, 4"
+        );
+        let rows = json_lines(&scene.ask_offline(["query", "--json", &sql]));
+        rows.into_iter()
+            .map(|row| row.as_object().unwrap().values().take(5).cloned().collect())
+            .collect::<Vec<Vec<_>>>()
+    };
+    let all = "_op IN ('insert', 'update', 'delete', 'truncate')";
+    let truth = counts(all, ", max(_seq)");
+    let numbers: Vec<_> = truth.iter().map(|row| (row[3].as_str().unwrap(), row[4].as_i64().unwrap())).collect();
+    let expected =
+        [("insert", 6000), ("update", 2999), ("delete", 2000), ("delete", 800), ("update", 800), ("truncate", 1)];
+    assert_eq!(numbers, expected);
+    let third = format!("_op = 'delete' AND _lsn <= lsn('{}')", truth[2][0].as_str().unwrap());
+    let before = [counts("_op = 'delete'", ", max(_seq)"), counts(&third, ", max(_seq)")];
+    assert_eq!((before[0].len(), before[1].len()), (2, 1));
+    let directory = scene.directory.join("archive/changes/public");
+    let files =
+        std::fs::read_dir(directory).unwrap().flat_map(|table| std::fs::read_dir(table.unwrap().path()).unwrap());
+    let files =
+        files.map(|file| file.unwrap().path()).filter(|file| file.extension().is_some_and(|end| end == "parquet"));
+    for file in files {
+        let size = file.metadata().unwrap().len() as usize;
+        std::fs::write(file, vec![0; size]).unwrap();
+    }
+    assert_eq!(counts(all, ""), truth);
+    assert_eq!([counts("_op = 'delete'", ""), counts(&third, "")], before);
+    // The test is one: rows that were told anew are counted nowhere, so whoever may get them has the files read.
+    let end =
+        scene.offline(["query", "SELECT _op, count(*) FROM changes('former') GROUP BY 1"]).run(PATIENCE).expect(1);
+    assert_has(&end.stderr, &["error: "]);
+}
+
+#[tokio::test]
 async fn changes_are_the_same_whether_their_rows_are_asked_or_not() {
     let tables =
         "CREATE TABLE p (id int PRIMARY KEY, v text); CREATE TABLE bag (v text); ALTER TABLE bag REPLICA IDENTITY FULL;
