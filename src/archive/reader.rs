@@ -182,7 +182,7 @@ impl Archive {
         Ok(Some(Freshness { transactions, p50: Duration::from_micros(p50), p99: Duration::from_micros(p99) }))
     }
 
-    pub(super) async fn log_table(&self, table: LogTable) -> Result<Option<DeltaTable>> {
+    async fn log_table(&self, table: LogTable) -> Result<Option<DeltaTable>> {
         self.table(&TablePath::Log(table)).await
     }
 

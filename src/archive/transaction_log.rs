@@ -11,7 +11,6 @@ use chrono::DateTime;
 use futures::stream::{Stream, StreamExt as _};
 
 use super::delta::DataFile;
-use super::layout::LogTable;
 use super::reader::Archive;
 use crate::failure::{Failure, Result};
 use crate::model::{Commit, Lsn, OperationCounts, TableName, Transaction, Xid};
@@ -43,16 +42,12 @@ pub struct LoggedTransaction<'a> {
 impl Archive {
     /// The files that may hold transactions whose commit LSNs are in a range, oldest first.
     pub async fn logged_files(&self, range: &Range<Lsn>) -> Result<Vec<DataFile>> {
-        let Some(table) = self.log_table(LogTable::Transactions).await? else { return Ok(Vec::new()) };
-        let bounds = |file: &DataFile| {
+        let least = |file: &DataFile| {
             let found = file.numbers.iter().find(|(column, _, _)| column == "lsn");
-            found.map_or((i64::MIN, i64::MAX), |(_, least, greatest)| (*least, *greatest))
+            found.map_or(i64::MIN, |(_, least, _)| *least)
         };
-        let mut files = table.files(None).await?;
-        files.retain(|file| {
-            bounds(file).1 >= range.start.as_i64() && bounds(file).0 < range.end.0.min(Lsn::MAX.0) as i64
-        });
-        files.sort_by_key(bounds);
+        let mut files = self.transaction_files(range.start, range.end).await?;
+        files.sort_by_key(least);
         Ok(files)
     }
 
