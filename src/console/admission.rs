@@ -216,8 +216,9 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef";
 
     fn request(headers: &[(&str, &str)], peer: &str) -> Request {
-        let request = Request::of("/", headers);
-        Request { peer: Some(peer.parse().unwrap()), ..request }
+        let mut request = Request::of("/", headers);
+        request.peer = Some(peer.parse().unwrap());
+        request
     }
 
     fn settings(token: Option<&str>) -> AdmissionSettings {

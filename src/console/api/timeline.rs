@@ -242,8 +242,9 @@ mod tests {
     #[test]
     fn bars_divide_their_range() {
         let request = |query: &[(&str, &str)]| {
-            let query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            Request { query, ..Request::of("/api/timeline", &[]) }
+            let mut request = Request::of("/api/timeline", &[]);
+            request.query = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            request
         };
         let year = Range::asked(&request(&[("from", "0"), ("to", "31536000000")]), 0, 0).unwrap();
         assert_eq!((year.width, year.bars().len()), (604_800_000, 53));

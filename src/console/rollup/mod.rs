@@ -151,8 +151,8 @@ impl Rollup {
         let mut drawn = Drawn { bars: vec![OperationCounts::default(); bars], ..Drawn::default() };
         let fits = |level: &&Level| width.is_multiple_of(level.unit) && range.start.is_multiple_of(level.unit);
         let known = |level: &&Level| level.since <= range.start;
-        let coarsest = self.levels.iter().rev().filter(fits);
-        let Some(level) = coarsest.clone().find(known).or_else(|| coarsest.last()) else { return drawn };
+        let mut coarsest = self.levels.iter().rev().filter(fits);
+        let Some(level) = coarsest.clone().find(known).or_else(|| coarsest.next_back()) else { return drawn };
         let (mut by_table, mut by_application) = (HashMap::new(), HashMap::new());
         let mut wanted_tables: HashMap<u16, bool> = HashMap::new();
         let mut wanted_applications: HashMap<u16, bool> = HashMap::new();
@@ -214,9 +214,7 @@ fn operation_counts([insert, update, delete, truncate]: Counts) -> OperationCoun
 
 /// The application's name in a context, which is parsed only where it can have one: there are as many as transactions.
 pub(super) fn application_of(context: &str) -> Option<String> {
-    if memchr::memmem::find(context.as_bytes(), b"\"application\"").is_none() {
-        return None;
-    }
+    memchr::memmem::find(context.as_bytes(), b"\"application\"")?;
     Said::parse(context).application().map(str::to_owned)
 }
 
