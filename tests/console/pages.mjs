@@ -61,7 +61,7 @@ async function shares(browser) {
   await page.goto(base);
   await page.waitForSelector(".plot rect.delete");
   await settled(page);
-  await page.getByLabel("Table", { exact: true }).selectOption(table);
+  await page.locator(".filters select").first().selectOption(table);
   await page.waitForURL(/table=/);
   await page.getByRole("button", { name: "Zoom in" }).click();
   await page.waitForURL(/from=/);

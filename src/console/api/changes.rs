@@ -27,7 +27,7 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
     console
         .read(async {
             let chronicle = view.chronicle(&name, lsn, Lsn(lsn.0 + 1)).await?;
-            let columns = chronicle.columns().to_vec();
+            let (columns, has_key) = (chronicle.columns().to_vec(), chronicle.unique_key().is_some());
             let (mut rows, mut seen) = (Vec::new(), 0);
             view.tell(chronicle, Account::Changes, &mut |told| {
                 if operation.as_ref().is_some_and(|wanted| *wanted != told.operation) {
@@ -43,14 +43,15 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
             let cut = rows.len() > most;
             rows.truncate(most);
             let rows: Vec<Json> = rows.iter().map(|told| change(told, &columns)).collect();
-            Ok(json!({ "name": name.to_string(), "columns": shown_columns(&columns), "rows": rows, "cut": cut }))
+            Ok(json!({ "name": name.to_string(), "columns": shown_columns(&columns, has_key), "rows": rows, "cut": cut }))
         })
         .await
 }
 
-/// A table's columns: name, type, whether it is of the key.
-pub(super) fn shown_columns(columns: &[Column]) -> Vec<Json> {
-    columns.iter().map(|column| json!({ "name": column.name, "key": column.key })).collect()
+/// A table's columns: name, and whether it is of the key that tells its rows apart. A table whose identity is the whole
+/// row has none.
+pub(super) fn shown_columns(columns: &[Column], has_unique_key: bool) -> Vec<Json> {
+    columns.iter().map(|column| json!({ "name": column.name, "key": has_unique_key && column.key })).collect()
 }
 
 /// A change with the row before and after, value by value in the order of the columns.

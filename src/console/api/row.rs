@@ -23,7 +23,7 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
     console
         .read(async {
             let chronicle = view.chronicle(&name, view.archive.identity().start_lsn, view.watermark.lsn).await?;
-            let columns = chronicle.columns().to_vec();
+            let (columns, has_key) = (chronicle.columns().to_vec(), chronicle.unique_key().is_some());
             let keys = written_key(&chronicle, &key)?;
             let mut past = Vec::new();
             view.tell(chronicle.with_keys(keys), Account::Changes, &mut |told| {
@@ -34,7 +34,7 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
             let versions: Vec<Json> = past.iter().rev().take(most).map(|told| change(told, &columns)).collect();
             let written: Vec<String> = key.iter().map(|value| quoted(value)).collect();
             Ok(json!({
-                "name": name.to_string(), "columns": shown_columns(&columns), "versions": versions,
+                "name": name.to_string(), "columns": shown_columns(&columns, has_key), "versions": versions,
                 "cut": past.len() > most, "blame": blame(&past, &columns),
                 "command": format!("afterimage history {} {}", quoted(&name.to_string()), written.join(" ")),
             }))

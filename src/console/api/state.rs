@@ -30,7 +30,7 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
             let found = view.rows(&sql, most).await?;
             let count = view.rows(&format!("SELECT count(*) FROM {from}{condition}"), 1).await?;
             let count: Option<u64> = count.rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
-            let key = |name: &str| relation.column(name).is_some_and(|column| column.key);
+            let key = |name: &str| relation.has_unique_key() && relation.column(name).is_some_and(|column| column.key);
             let columns: Vec<Json> =
                 found.columns.iter().map(|(name, of)| json!({ "name": name, "type": of, "key": key(name) })).collect();
             let rows = found.rows.iter().map(|row| row.iter().map(|cell| cell.as_deref().map(shown)).collect());

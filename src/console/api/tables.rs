@@ -13,7 +13,7 @@ pub(super) async fn list(console: &Console, visitor: &Visitor) -> Told {
     let known = view.known().await?;
     let tables = known.iter().map(|(name, relation)| {
         json!({
-            "name": name.to_string(), "columns": shown_columns(&relation.columns),
+            "name": name.to_string(), "columns": shown_columns(&relation.columns, relation.has_unique_key()),
             "unique_key": relation.has_unique_key(), "partitioned": relation.partitioned,
         })
     });

@@ -23,6 +23,8 @@ const SHOP: &str = "
 CREATE TABLE orders (id int PRIMARY KEY, organization_id int NOT NULL, note text);
 CREATE TABLE colours (id int PRIMARY KEY, name text);
 ALTER TABLE orders REPLICA IDENTITY FULL;
+CREATE TABLE people (id int PRIMARY KEY, note text);
+INSERT INTO people VALUES (1, 'before');
 INSERT INTO orders SELECT g, 1 + g % 2, 'secret of ' || (1 + g % 2) FROM generate_series(1, 10) g;
 INSERT INTO colours VALUES (1, 'red')";
 
@@ -54,6 +56,7 @@ impl Scene {
             "UPDATE orders SET note = note || ', changed' WHERE id IN (3, 4)",
             "INSERT INTO colours VALUES (2, 'blue'), (3, 'green')",
             "DELETE FROM orders WHERE id IN (7, 8)",
+            "UPDATE people SET note = 'after' WHERE id = 1",
             "TRUNCATE colours",
         ] {
             database.run(sql).await;
