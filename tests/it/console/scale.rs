@@ -31,7 +31,7 @@ fn commit(number: u64, of: u64, end: DateTime<Utc>) -> Commit {
 
 fn transaction(number: u64, of: u64, end: DateTime<Utc>) -> Transaction {
     let table = |at: u64| TableName::new("public", format!("table_{}", at % 50));
-    let counts = OperationCounts { insert: 3, update: 1, delete: u64::from(number % 9 == 0), truncate: 0 };
+    let counts = OperationCounts { insert: 3, update: 1, delete: u64::from(number.is_multiple_of(9)), truncate: 0 };
     let rest = OperationCounts { insert: CHANGES - counts.total(), ..OperationCounts::default() };
     let tables = BTreeMap::from([(table(number * 31), counts), (table(number * 31 + 7), rest)]);
     let context = format!(
