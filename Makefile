@@ -12,7 +12,7 @@ ROUNDS ?= 200
 # How long each fuzz target runs.
 SECONDS ?= 60
 
-.PHONY: help demo quick test bench soak mutations regress fuzz
+.PHONY: help demo quick test bench soak mutations regress fuzz console
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -55,3 +55,6 @@ regress: ## PostgreSQL's regression suites and its modules' with an archiver; ma
 
 fuzz: ## Feed decoders and codecs with noise: make fuzz SECONDS=600; one target: make fuzz ONLY=values
 	@tests/fuzz/run $(SECONDS) $(ONLY)
+
+console: ## Build the console's pages anew, after a change in src/console/web; needs Node
+	cd src/console/web && npm ci --ignore-scripts && npm run check && npm run build

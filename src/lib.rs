@@ -27,6 +27,7 @@ pub mod verification;
 // -- surfaces
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod http;
 pub mod serve;
 pub mod telemetry;

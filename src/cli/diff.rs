@@ -11,10 +11,11 @@ use super::context::{Context, parse_pattern, parse_point, require_table};
 use super::output::is_closed;
 use super::progress::say;
 use super::session::{Asking, MEMORY_BYTES};
-use super::telling::{TellingArgs, chronicle, json_change, tell, write_change};
+use super::telling::{TellingArgs, chronicle, tell, write_change};
 use crate::failure::{Failure, Result};
 use crate::history::Account;
 use crate::model::{OperationCounts, Partitions, Point, TableName, TablePattern};
+use crate::query::{Told, json_change};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct DiffArgs {
@@ -62,7 +63,7 @@ pub(super) async fn run(context: &Context, args: DiffArgs) -> Result<()> {
         let chronicle = chronicle(&asking, name, from, to).await?;
         let (relation, columns) = (chronicle.relation().clone(), chronicle.columns().to_vec());
         let (mut counts, mut closed) = (OperationCounts::default(), false);
-        let mut sink = |told: super::telling::Told| {
+        let mut sink = |told: Told| {
             let first = counts.total() == 0;
             match (&told.old, &told.new) {
                 (None, _) => counts.insert += 1,

@@ -7,13 +7,13 @@ use serde_json::{Value as Json, json};
 
 use super::context::{Context, parse_pattern, parse_point, single_table};
 use super::output::is_closed;
-use super::said::{Said, one_line};
 use super::session::{Asking, MEMORY_BYTES};
-use super::telling::{TellingArgs, Told, chronicle, json_change, tell, write_change, written_key};
+use super::telling::{TellingArgs, chronicle, tell, write_change};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::{Account, shown_time};
-use crate::model::{Column, Lsn, Point, RelationVersion, TablePattern, Transaction};
+use crate::model::{Column, Lsn, Point, RelationVersion, Said, TablePattern, Transaction, one_line};
+use crate::query::{Told, json_change, written_key};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct HistoryArgs {

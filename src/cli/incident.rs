@@ -10,11 +10,11 @@ use serde_json::Value as Json;
 
 use super::context::{Context, parse_point};
 use super::output::{human, print_document, print_text};
-use super::said::{Said, one_line};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::shown_time;
-use crate::model::{DdlRecord, Lsn, OperationCounts, Point, TableName, Transaction, Xid};
+use crate::model::{DdlRecord, Lsn, OperationCounts, Point, Said, TableName, Transaction, Xid, one_line};
+use crate::postgres::Source;
 use crate::restore::{self, Conflict, Goal, OnConflict, OnReject, Plan, Rejection, RestoreRequest, TenantCount};
 
 #[derive(Debug, Clone, Args)]
@@ -60,13 +60,30 @@ struct Table {
 
 pub(super) async fn run(context: &Context, args: IncidentArgs) -> Result<()> {
     let (source, archive) = (context.source()?, context.archive().await?);
-    let now = context.resolve(&archive, &Point::Now).await?;
-    let to = context.resolve(&archive, &args.transaction).await?;
+    let (page, _) = page(context, &source, &archive, &args.transaction).await?;
+    match context.json {
+        true => print_document(stdout(), &page),
+        false => print_text(stdout(), &page.text()),
+    }
+}
+
+/// The same for the console, with the plan that it was made of.
+pub(super) async fn told(context: &Context, source: &Source, archive: &Archive, transaction: &Point) -> Result<Json> {
+    let (page, plan) = page(context, source, archive, transaction).await?;
+    let untellable = |error: serde_json::Error| Failure::failed(format!("telling of an incident: {error}"));
+    let mut told = serde_json::to_value(&page).map_err(untellable)?;
+    told["plan"] = serde_json::to_value(&plan).map_err(untellable)?;
+    Ok(told)
+}
+
+async fn page(context: &Context, source: &Source, archive: &Archive, transaction: &Point) -> Result<(Page, Plan)> {
+    let now = context.resolve(archive, &Point::Now).await?;
+    let to = context.resolve(archive, transaction).await?;
     let mut request = RestoreRequest::new(Vec::new(), to.clone(), now.clone());
     request.goal = Goal::Undo { transactions: vec![to.lsn], on_conflict: OnConflict::Abort };
     request.tenant_columns = context.config.restore.tenant_columns();
     let started = Instant::now();
-    let mut plan = restore::plan(&source, &archive, &request).await?;
+    let mut plan = restore::plan(source, archive, &request).await?;
     let planning = started.elapsed();
     let transactions = archive.transactions(now.lsn).await?;
     let transaction = transactions.into_iter().find(|transaction| transaction.commit.lsn == to.lsn);
@@ -74,13 +91,9 @@ pub(super) async fn run(context: &Context, args: IncidentArgs) -> Result<()> {
         transaction.ok_or_else(|| Failure::refused(format!("the archive has no transaction {}", to.lsn)))?;
     let ddl: Vec<DdlRecord> =
         archive.ddl(now.lsn).await?.into_iter().filter(|record| record.position.lsn == to.lsn).collect();
-    let (duration, estimated_from) = estimate(&archive, &plan, planning, now.lsn).await?;
+    let (duration, estimated_from) = estimate(archive, &plan, planning, now.lsn).await?;
     get_past(&mut plan);
-    let page = Page::of(&transaction, &ddl, plan, duration, estimated_from);
-    match context.json {
-        true => print_document(stdout(), &page),
-        false => print_text(stdout(), &page.text()),
-    }
+    Ok((Page::of(&transaction, &ddl, plan.clone(), duration, estimated_from), plan))
 }
 
 /// Chooses what the shown command does about what stands in its way.

@@ -17,7 +17,12 @@ type Sample = (Vec<(&'static str, String)>, f64);
 struct Metric(&'static str, &'static str, &'static str, Vec<Sample>);
 
 /// All of them, as text.
-pub(super) fn text(vitals: &Vitals, findings: &[Finding], files: &[TableVitals], counters: &Counters) -> String {
+pub(super) fn text(
+    vitals: &Vitals,
+    findings: &[Finding],
+    files: &[TableVitals],
+    counters: Option<&Counters>,
+) -> String {
     let mut metrics = of_archiver(vitals, counters);
     metrics.extend(vitals.source.iter().flat_map(|source| of_source(vitals, source)));
     metrics.extend(of_guard(vitals));
@@ -58,9 +63,10 @@ fn gauge(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Metric
     Metric(name, "gauge", help, samples)
 }
 
-fn of_archiver(vitals: &Vitals, counters: &Counters) -> Vec<Metric> {
-    let counter = |name, help, value: &std::sync::atomic::AtomicU64| {
-        Metric(name, "counter", help, one(value.load(Ordering::Relaxed) as f64))
+fn of_archiver(vitals: &Vitals, counters: Option<&Counters>) -> Vec<Metric> {
+    let counter = |name, help, value: fn(&Counters) -> &std::sync::atomic::AtomicU64| {
+        let counted = counters.map(|counters| value(counters).load(Ordering::Relaxed) as f64);
+        Metric(name, "counter", help, counted.map_or_else(Vec::new, one))
     };
     let version = vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)];
     let freshness = vitals.freshness.iter().flat_map(|fresh| {
@@ -71,13 +77,15 @@ fn of_archiver(vitals: &Vitals, counters: &Counters) -> Vec<Metric> {
     let of = |number: Option<f64>| number.map_or_else(Vec::new, one);
     vec![
         gauge("afterimage_build_info", "The version of the program; always 1.", version),
-        counter(
-            "afterimage_transactions_total",
-            "Transactions published since the archiver began.",
-            &counters.transactions,
-        ),
-        counter("afterimage_changes_total", "Changes published since the archiver began.", &counters.changes),
-        counter("afterimage_publications_total", "Publications since the archiver began.", &counters.publications),
+        counter("afterimage_transactions_total", "Transactions published since the archiver began.", |counters| {
+            &counters.transactions
+        }),
+        counter("afterimage_changes_total", "Changes published since the archiver began.", |counters| {
+            &counters.changes
+        }),
+        counter("afterimage_publications_total", "Publications since the archiver began.", |counters| {
+            &counters.publications
+        }),
         gauge(
             "afterimage_watermark_seconds",
             "Commit time of the watermark, since 1970.",

@@ -2,6 +2,7 @@
 
 mod chain;
 mod check;
+mod console;
 mod context;
 mod demo;
 mod diff;
@@ -29,7 +30,6 @@ mod query;
 mod redaction;
 mod restore;
 mod run;
-mod said;
 mod schedule;
 mod serve;
 mod session;

@@ -1,10 +1,11 @@
-//! What `run --http` answers: whether it lives, whether it is ready, and numbers.
+//! What `run --http` and `serve` answer to probes and scrapers: whether it lives, whether it is ready, and numbers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde_json::{Value as Json, json};
 use tokio::sync::{Mutex, OnceCell};
 
 use super::findings::{Finding, State, of_vitals};
@@ -12,7 +13,7 @@ use super::metrics;
 use super::vitals::{self, TableVitals, Vitals};
 use crate::archive::{Archive, Publication, Store};
 use crate::failure::Result;
-use crate::http::{Answer, Routes};
+use crate::http::Answer;
 use crate::postgres::Source;
 
 /// How old an answer may be: many may ask.
@@ -42,12 +43,13 @@ impl Counters {
 
 /// See the module's documentation.
 pub(super) struct Probes {
-    source: Source,
+    source: Option<Source>,
     store: Store,
     /// Opened with the first question: there may be none before. To see it again costs only what is new.
     archive: OnceCell<Archive>,
     max_lag: Duration,
-    pub(super) counters: Arc<Counters>,
+    /// Of an archiver; `None` where none is in this process.
+    counters: Option<Arc<Counters>>,
     seen: Seen<Vitals>,
     files: Seen<Vec<TableVitals>>,
 }
@@ -76,13 +78,18 @@ struct Readiness {
 }
 
 impl Probes {
-    pub(super) fn new(source: &Source, store: &Store, max_lag: Duration) -> Probes {
+    pub(super) fn new(
+        source: Option<&Source>,
+        store: &Store,
+        max_lag: Duration,
+        counters: Option<Arc<Counters>>,
+    ) -> Probes {
         Probes {
-            source: source.without_waiting(),
+            source: source.map(Source::without_waiting),
             store: store.clone(),
             archive: OnceCell::new(),
             max_lag,
-            counters: Arc::default(),
+            counters,
             seen: Seen(Mutex::default()),
             files: Seen(Mutex::default()),
         }
@@ -93,7 +100,7 @@ impl Probes {
     }
 
     async fn vitals(&self) -> Result<Arc<Vitals>> {
-        let look = async { Ok(vitals::gather(self.archive().await?, Some(&self.source)).await?.0) };
+        let look = async { Ok(vitals::gather(self.archive().await?, self.source.as_ref()).await?.0) };
         self.seen.or_look(FRESH_FOR, look).await
     }
 
@@ -115,25 +122,31 @@ impl Probes {
         Readiness { ready, findings }
     }
 
+    /// What the console shows of health.
+    pub(super) async fn health(&self) -> Result<Json> {
+        let vitals = self.vitals().await?;
+        let (findings, files) = (of_vitals(&vitals, self.max_lag), self.files().await?);
+        Ok(json!({ "vitals": *vitals, "findings": findings, "tables": *files }))
+    }
+
     async fn metrics(&self) -> Result<String> {
         let vitals = self.vitals().await?;
-        Ok(metrics::text(&vitals, &of_vitals(&vitals, self.max_lag), &self.files().await?, &self.counters))
+        Ok(metrics::text(&vitals, &of_vitals(&vitals, self.max_lag), &self.files().await?, self.counters.as_deref()))
     }
 }
 
-#[async_trait::async_trait]
-impl Routes for Probes {
-    async fn get(&self, path: &str) -> Option<Answer> {
+impl Probes {
+    /// The answer to a GET of a path; `None` where it is no probe's.
+    pub(super) async fn answer(&self, path: &str) -> Option<Answer> {
         match path {
             "/livez" => Some(Answer::text("200 OK", "ok\n")),
             "/readyz" => {
                 let readiness = self.readiness().await;
                 let body = serde_json::to_string_pretty(&readiness).unwrap_or_default() + "\n";
-                let status = if readiness.ready { "200 OK" } else { "503 Service Unavailable" };
-                Some(Answer { status, content_type: "application/json", body })
+                Some(Answer::json(if readiness.ready { "200 OK" } else { "503 Service Unavailable" }, body))
             }
             "/metrics" => Some(match tokio::time::timeout(PATIENCE, self.metrics()).await {
-                Ok(Ok(body)) => Answer { status: "200 OK", content_type: metrics::CONTENT_TYPE, body },
+                Ok(Ok(body)) => Answer::new("200 OK", metrics::CONTENT_TYPE, body.into_bytes()),
                 Ok(Err(failure)) => Answer::text("503 Service Unavailable", format!("{failure}\n")),
                 Err(_) => Answer::text("503 Service Unavailable", "source and archive do not answer\n"),
             }),

@@ -9,13 +9,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::chain;
+use super::console::{Closed, Listening};
 use super::context::{Context, parse_point};
 use super::guarding;
 use super::init::InitArgs;
 use super::output::human;
-use super::probes::{Counters, Probes};
+use super::probes::Counters;
 use super::progress::{InitShown, RunShown};
 use super::schedule;
+use super::session::SpillDirectory;
 use crate::archive::{Archive, Store, note_alerts};
 use crate::capture::{
     self, CaptureSettings, ImageProgress, InitSteps as _, LostSlot, OnLostSlot, Outcome, RunEvents as _,
@@ -24,11 +26,13 @@ use crate::config::{ByteSize, CaptureConfig, Span};
 use crate::failure::{Failure, Result};
 use crate::guard::gap_alert;
 use crate::history::source_position;
-use crate::http::Server;
+use crate::http::{Answer, Request, Routes, Server};
 use crate::maintenance;
 use crate::model::{AlertRecord, Lsn, Point};
 use crate::postgres::Source;
+use crate::query::Limits;
 use crate::recovery;
+use crate::serve;
 use crate::transaction::{Onlooker, Running, RunningTransaction};
 
 #[derive(Debug, Clone, Args)]
@@ -51,7 +55,7 @@ pub(super) struct RunArgs {
     /// Leave the archive's files as they are; afterimage maintain does what is left out
     #[arg(long)]
     no_maintenance: bool,
-    /// Answer /livez, /readyz and /metrics over HTTP there; 127.0.0.1:8432 where no address is given
+    /// Answer /livez, /readyz and /metrics over HTTP there, and show the console; 127.0.0.1:8432 where no address is given
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:8432")]
     http: Option<String>,
     #[command(flatten)]
@@ -69,11 +73,10 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
     };
     let settings = context.capture(config)?;
     let (source, store) = (context.source()?, context.store()?);
-    // Before the first base image, which may take hours: whoever asks whether we live gets an answer.
-    let counters = answer_probes(context, &source, &store, args.http.as_deref()).await?;
     if Archive::find(&store).await?.is_none() {
         let steps = InitShown::default();
-        capture::init(&source, &store, &settings, &steps, stop_requested()).await?;
+        let init = capture::init(&source, &store, &settings, &steps, stop_requested());
+        answering_meanwhile(context, args.http.as_deref(), Box::pin(init)).await?;
     } else if only_for_init {
         tracing::warn!("there is an archive already: the options about tables, slot and publication change nothing");
     }
@@ -81,6 +84,8 @@ pub(super) async fn run(context: &Context, args: RunArgs) -> Result<()> {
         None => None,
         Some(point) => Some(target(&source, point).await?),
     };
+    let answered = answer_http(context, &store, args.http.as_deref()).await?;
+    let counters = answered.as_ref().map(|answered| Arc::clone(&answered.counters));
     let (stopper, stop) = watch::channel(false);
     tokio::spawn(async move {
         stop_requested().await;
@@ -189,22 +194,68 @@ impl Archiving<'_> {
 /// How long after a failure it is tried again to go on from a lost slot.
 const RESUMED_AGAIN: Duration = Duration::from_secs(5);
 
-/// Answers probes, where an address is given, until the program ends; and counts for them.
-async fn answer_probes(
+/// Answers probes while the first base image is taken, which may take hours.
+async fn answering_meanwhile<T>(
     context: &Context,
-    source: &Source,
-    store: &Store,
     address: Option<&str>,
-) -> Result<Option<Arc<Counters>>> {
-    let Some(address) = address else { return Ok(None) };
-    let server = Server::listen(address).await?;
-    if let Some(address) = server.address() {
-        tracing::info!("answering http://{address}/livez, /readyz and /metrics");
+    init: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let Some(address) = address else { return init.await };
+    let tls = context.config.serve.tls()?.map(|(chain, key)| serve::acceptor(&chain, &key)).transpose()?;
+    let server = Server::listen(address).await?.with_tls(tls);
+    if let Some(url) = server.url() {
+        tracing::info!("answering {url}/livez while the first base image is taken");
     }
-    let probes = Probes::new(source, store, context.config.doctor.max_lag());
-    let counters = Arc::clone(&probes.counters);
-    tokio::spawn(server.run(Arc::new(probes)));
-    Ok(Some(counters))
+    tokio::select! {
+        done = init => done,
+        () = server.run(Arc::new(Beginning)) => Err(Failure::failed(format!("{address} does not answer any more"))),
+    }
+}
+
+/// What is answered before there is an archive.
+struct Beginning;
+
+#[async_trait::async_trait]
+impl Routes for Beginning {
+    async fn answer(&self, request: &Request) -> Option<Answer> {
+        match request.path.as_str() {
+            "/livez" => Some(Answer::text("200 OK", "ok\n")),
+            "/readyz" | "/metrics" => {
+                Some(Answer::text("503 Service Unavailable", "the first base image is being taken\n"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Answers probes, and shows the console, where an address is given, until the program ends; and counts for them.
+async fn answer_http(context: &Context, store: &Store, address: Option<&str>) -> Result<Option<Answered>> {
+    let Some(address) = address else { return Ok(None) };
+    let (archive, counters) = (Archive::open(store).await?, Arc::<Counters>::default());
+    let config = &context.config.serve;
+    let spill = SpillDirectory::of_console();
+    let limits = Limits { memory_bytes: config.memory_bytes(), spill_dir: spill.path().to_owned() };
+    let session = serve::session(&archive, limits).await?;
+    let counted = Some(Arc::clone(&counters));
+    let listening = Listening::start(context, config, (archive, session), address, Closed::ProbesOnly, counted).await?;
+    if let Some(url) = listening.url() {
+        tracing::info!("answering {url}/livez, /readyz and /metrics");
+    }
+    let answering = tokio::spawn(listening.run());
+    Ok(Some(Answered { counters, answering, _spill: spill }))
+}
+
+/// What answers beside archiving, until it is dropped.
+struct Answered {
+    counters: Arc<Counters>,
+    answering: tokio::task::JoinHandle<()>,
+    _spill: SpillDirectory,
+}
+
+impl Drop for Answered {
+    fn drop(&mut self) {
+        self.answering.abort();
+    }
 }
 
 /// How often a large transaction that goes on is told of.

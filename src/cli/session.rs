@@ -55,6 +55,11 @@ impl SpillDirectory {
         SpillDirectory(below.join(format!("afterimage-query-{}", std::process::id())))
     }
 
+    /// One of the console's, beside which questions of this process's own come and go.
+    pub(super) fn of_console() -> SpillDirectory {
+        SpillDirectory(std::env::temp_dir().join(format!("afterimage-console-{}", std::process::id())))
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.0
     }

@@ -8,13 +8,13 @@ use clap::Args;
 use super::context::{Context, parse_pattern, unknown_table};
 use super::log::shown_counts;
 use super::output::is_closed;
-use super::said::{Said, one_line};
 use super::session::{Asking, MEMORY_BYTES};
-use super::telling::{TellingArgs, chronicle, json_change, tell, write_change};
+use super::telling::{TellingArgs, chronicle, tell, write_change};
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::{Account, shown_time};
-use crate::model::{DdlRecord, Lsn, Partitions, Point, TablePattern, Transaction};
+use crate::model::{DdlRecord, Lsn, Partitions, Point, Said, TablePattern, Transaction, one_line};
+use crate::query::json_change;
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct ShowArgs {

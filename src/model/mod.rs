@@ -7,6 +7,7 @@ mod name;
 mod partitions;
 mod point;
 mod relation;
+mod said;
 mod transaction;
 
 pub use alert::{AlertEvent, AlertRecord, HealthRecord, HealthStatus, Severity};
@@ -16,6 +17,7 @@ pub use name::{TableName, TablePattern, quote_identifier, quote_literal};
 pub use partitions::Partitions;
 pub use point::{Point, PointSyntax};
 pub use relation::{BaseType, Column, Identity, Operation, RelationVersion};
+pub use said::{ContextFilter, Said, one_line};
 pub use transaction::{
     Commit, DdlRecord, GapRecord, LogicalMessage, Mark, OperationCounts, Position, RelationEvent, RelationRecord,
     RestoreRecord, SequenceSample, Transaction,

@@ -47,6 +47,7 @@ mod session;
 mod state;
 mod suggestion;
 mod tables;
+mod telling;
 
 #[cfg(test)]
 mod tests;
@@ -58,3 +59,4 @@ pub use restricted::{Access, RestrictedTables};
 pub use scan::ArchivedTable;
 pub use session::{Limits, ONLY_READ, QueryResult, Session};
 pub use tables::{DataFile, TableFiles, TableRef, Tables};
+pub use telling::{Told, json_change, tell, written_key};

@@ -14,6 +14,7 @@ use bytes::{BufMut, BytesMut};
 use super::error::SqlError;
 use super::frame::{Wire, put_text};
 use crate::columnar::{Storage, ValueReader};
+use crate::failure::{Failure, Result as OurResult};
 
 /// Microseconds and days from 1970 to 2000, PostgreSQL's epoch.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -158,6 +159,33 @@ fn prepared(field: &Field, column: &ArrayRef, binary: bool) -> Result<(ArrayRef,
         },
         _ => (to(DataType::Utf8)?, Form::Text(Storage::Text)),
     })
+}
+
+fn failed(error: &SqlError) -> Failure {
+    Failure::failed(error.message())
+}
+
+/// The cells of a batch as a client that asks for text is sent them, row by row; `None` for NULL.
+///
+/// # Errors
+/// Failed where a value cannot be written.
+pub fn texts(batch: &RecordBatch) -> OurResult<Vec<Vec<Option<String>>>> {
+    let rows = Rows::new(batch, &[]).map_err(|error| failed(&error))?;
+    let cell = |(column, form): &(ArrayRef, Form), row: usize| {
+        if column.is_null(row) {
+            return Ok(None);
+        }
+        let mut out = BytesMut::new();
+        form.write(column, row, &mut out).map_err(|error| failed(&error))?;
+        Ok(Some(String::from_utf8_lossy(&out).into_owned()))
+    };
+    let cells = |row| rows.columns.iter().map(|column| cell(column, row)).collect();
+    (0..batch.num_rows()).map(cells).collect()
+}
+
+/// The name of the type under which a column is shown.
+pub fn type_name(data_type: &DataType) -> &'static str {
+    type_of(data_type).name
 }
 
 fn element_storage(data_type: &DataType) -> Option<Storage> {

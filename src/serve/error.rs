@@ -27,6 +27,10 @@ impl SqlError {
         SqlError { fatal: true, ..SqlError::new(code, message) }
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(super) fn is_fatal(&self) -> bool {
         self.fatal
     }

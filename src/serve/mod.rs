@@ -36,11 +36,14 @@ use tokio_rustls::TlsAcceptor;
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::query::{Access, ArchivedTables, Limits, Session};
+pub use answer::{texts, type_name};
 use connection::Connection;
 use error::SqlError;
 use frame::Wire;
 use login::Arrival;
 use scram::Verifier;
+pub use statement::explains;
+pub use tls::acceptor;
 
 /// The release whose catalogue clients expect, and who really answers.
 const SERVER_VERSION: &str = concat!("15.0 (Afterimage ", env!("CARGO_PKG_VERSION"), ")");
@@ -61,8 +64,6 @@ pub struct ServeSettings {
     pub statement_timeout: Duration,
     /// Connections at a time.
     pub connections: usize,
-    /// Memory and space of all statements together.
-    pub limits: Limits,
     pub users: Vec<UserSettings>,
 }
 
@@ -70,7 +71,8 @@ pub struct ServeSettings {
 #[derive(Clone)]
 pub struct UserSettings {
     pub name: String,
-    pub password: String,
+    /// `None` for those who only come to the console.
+    pub password: Option<String>,
     pub access: Access,
 }
 
@@ -106,26 +108,25 @@ impl Server {
     ///
     /// # Errors
     /// Usage where a user or a file cannot be used; failed where the address is taken.
-    pub async fn start(archive: Archive, settings: ServeSettings) -> Result<Server> {
-        if settings.users.is_empty() {
+    pub async fn start(archive: Archive, session: Session, settings: ServeSettings) -> Result<Server> {
+        let with_password = settings.users.iter().filter_map(|user| Some((user, user.password.as_deref()?)));
+        let with_password: Vec<_> = with_password.collect();
+        if with_password.is_empty() {
             return Err(Failure::usage("nobody may log in: no [[serve.user]] is configured")
                 .remedy("add one to afterimage.toml, with name and password_file"));
         }
-        let users = settings.users.iter().map(user).collect::<Result<HashMap<_, _>>>()?;
-        if users.len() < settings.users.len() {
+        let users =
+            with_password.iter().map(|(one, password)| user(one, password)).collect::<Result<HashMap<_, _>>>()?;
+        if users.len() < with_password.len() {
             return Err(Failure::usage("two [[serve.user]] have the same name").remedy("give each its own"));
         }
-        let tls = settings.tls.as_ref().map(|(chain, key)| tls::acceptor(chain, key)).transpose()?;
+        let tls = settings.tls.as_ref().map(|(chain, key)| acceptor(chain, key)).transpose()?;
         if settings.require_tls && tls.is_none() {
             return Err(Failure::usage("require_tls is set, and there is no certificate")
                 .remedy("name tls_certificate and tls_key"));
         }
         let mut secret = [0; 32];
         scram::random(&mut secret).map_err(|_| Failure::failed("the system gives no random numbers"))?;
-        let store = archive.store();
-        let tables = Arc::new(ArchivedTables::now(&archive).await?);
-        let objects = Arc::clone(store.objects());
-        let session = Session::new(tables, objects, store.root().clone(), settings.limits.clone())?;
         let listener = TcpListener::bind(&settings.listen).await.map_err(|error| {
             Failure::failed(format!("cannot listen on {}: {error}", settings.listen))
                 .remedy("choose another address with --listen")
@@ -172,13 +173,23 @@ impl Server {
     }
 }
 
-fn user(settings: &UserSettings) -> Result<(String, Arc<User>)> {
-    let UserSettings { name, password, access } = settings.clone();
+/// A session over the archive, for all who are served: they share its limits.
+///
+/// # Errors
+/// Failed where the spill directory cannot be used.
+pub async fn session(archive: &Archive, limits: Limits) -> Result<Session> {
+    let store = archive.store();
+    let tables = Arc::new(ArchivedTables::now(archive).await?);
+    Session::new(tables, Arc::clone(store.objects()), store.root().clone(), limits)
+}
+
+fn user(settings: &UserSettings, password: &str) -> Result<(String, Arc<User>)> {
+    let UserSettings { name, access, .. } = settings.clone();
     let wrong = |why: &str| Failure::usage(format!("serve.user {name}: {why}")).remedy("choose another password");
     if password.is_empty() || !password.is_ascii() {
         return Err(wrong("the password is empty or has characters outside of ASCII"));
     }
-    let verifier = Verifier::of(&password).map_err(|_| wrong("the system gives no random numbers"))?;
+    let verifier = Verifier::of(password).map_err(|_| wrong("the system gives no random numbers"))?;
     Ok((name.clone(), Arc::new(User { name, verifier, access })))
 }
 

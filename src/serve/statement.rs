@@ -58,6 +58,11 @@ pub(super) fn statements(text: &str) -> Result<Vec<Statement>, SqlError> {
     }
 }
 
+/// Whether a text has a statement that shows plans, which tell of what is kept back from users whose rows are limited.
+pub fn explains(text: &str) -> bool {
+    statements(text).is_ok_and(|found| found.iter().any(|statement| statement.kind == Kind::Explain))
+}
+
 /// Where in the text a place is: lines and characters are counted from one.
 fn offset(text: &str, place: Location) -> usize {
     let lines = (place.line as usize).saturating_sub(1);

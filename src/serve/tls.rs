@@ -14,7 +14,7 @@ use crate::failure::{Failure, Result};
 ///
 /// # Errors
 /// Usage where one of the files cannot be read or the key is another certificate's.
-pub(super) fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor> {
+pub fn acceptor(chain: &Path, key: &Path) -> Result<TlsAcceptor> {
     let wrong = |path: &Path, why: &dyn std::fmt::Display| {
         Failure::usage(format!("{}: {why}", path.display())).remedy("name PEM files of a certificate and of its key")
     };

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 5] = [
     &["failure", "model", "machine", "invariant"],
     &["postgres", "pgoutput", "copy_format", "columnar", "transaction", "archive", "scratch"],
     &["capture", "history", "foreign", "maintenance", "restore", "query", "guard", "verification", "recovery"],
-    &["config", "telemetry", "http", "serve", "cli"],
+    &["config", "telemetry", "http", "serve", "console", "cli"],
     &["simulation"],
 ];
 

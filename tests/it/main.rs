@@ -4,6 +4,7 @@
 
 mod architecture;
 mod cli;
+mod console;
 mod context;
 mod definitions;
 mod demo;

@@ -13,14 +13,13 @@ use super::context::{Context, parse_pattern, parse_point, require_table, single_
 use super::output::{human, is_closed};
 use super::pager::Pager;
 use super::progress::say;
-use super::said::{ContextFilter, Said, one_line};
 use super::show;
 use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::shown_time;
 use crate::model::{
-    DdlRecord, Lsn, Operation, OperationCounts, Partitions, Point, RelationVersion, TableName, TablePattern,
-    Transaction,
+    ContextFilter, DdlRecord, Lsn, Operation, OperationCounts, Partitions, Point, RelationVersion, Said, TableName,
+    TablePattern, Transaction, one_line,
 };
 
 #[derive(Debug, Clone, Args)]

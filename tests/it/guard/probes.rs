@@ -9,7 +9,7 @@ use regex::Regex;
 use serde_json::Value as Json;
 
 use super::Watch;
-use crate::support::{Release, wait_for};
+use crate::support::{Database, Directory, Program, Release, Running, postgres, wait_for};
 
 const METRICS: &str = include_str!("../../../docs/metrics.md");
 
@@ -29,23 +29,27 @@ severity = \"CRITICAL\"
 impl Watch {
     /// Asks the archiver: the answer's first line, and its body.
     fn get(&self, path: &str) -> (String, String) {
-        let said = self.archiver.stderr();
-        let address = said.split("answering http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.lines().next().unwrap().to_owned(), body.to_owned())
+        get(&self.archiver, path)
     }
+}
+
+fn get(archiver: &Running, path: &str) -> (String, String) {
+    let said = archiver.stderr();
+    let address = said.split("answering http://").last().and_then(|rest| rest.split('/').next()).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_ready_until_a_level_fails_and_says_which() {
     let watch = Watch::begin(Release::System, GUARDED).await;
     assert_eq!(watch.get("/livez"), ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
-    assert_eq!(watch.get("/").0, "HTTP/1.1 404 Not Found");
+    assert_eq!(watch.get("/nothing").0, "HTTP/1.1 404 Not Found");
     wait_for("it is ready", Duration::from_secs(30), || watch.get("/readyz").0 == "HTTP/1.1 200 OK");
     let ready: Json = serde_json::from_str(&watch.get("/readyz").1).unwrap();
     let levels: BTreeSet<&str> =
@@ -61,6 +65,22 @@ async fn it_is_ready_until_a_level_fails_and_says_which() {
     let failed = not["findings"].as_array().unwrap().iter().find(|one| one["state"] == "failed").unwrap();
     assert!(failed["remedy"].is_string(), "{not}");
     assert_eq!(watch.get("/livez").0, "HTTP/1.1 200 OK", "restarting it would not help");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_lives_while_the_first_base_image_is_taken() {
+    let database = Database::create(postgres(Release::System)).await;
+    database.run("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    database.run("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 8000) i").await;
+    let directory = Directory::new();
+    let archiver = Program::afterimage(["run", "--http", "127.0.0.1:0", "--throttle", "2MB/s"]);
+    let archiver = archiver.source(&database).archive(&directory.archive()).start();
+    wait_for("it answers", Duration::from_secs(60), || archiver.stderr().contains("/livez while"));
+    assert_eq!(get(&archiver, "/livez"), ("HTTP/1.1 200 OK".to_owned(), "ok\n".to_owned()));
+    assert_eq!(get(&archiver, "/readyz").0, "HTTP/1.1 503 Service Unavailable");
+    wait_for("it is ready", Duration::from_secs(60), || {
+        archiver.stderr().contains("/readyz and /metrics") && get(&archiver, "/readyz").0 == "HTTP/1.1 200 OK"
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

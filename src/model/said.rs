@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use serde_json::Value as Json;
 
-use crate::model::Transaction;
+use super::Transaction;
 
 /// What a transaction's context must say.
 #[derive(Debug, Clone)]
-pub(super) enum ContextFilter {
+pub enum ContextFilter {
     /// This somewhere in it, in small letters.
     Text(String),
     /// This value under this name.
@@ -31,14 +31,20 @@ impl FromStr for ContextFilter {
 }
 
 /// The parts of a transaction's context; none where nothing was captured.
-pub(super) struct Said(Vec<Json>);
+#[derive(Debug, Clone)]
+pub struct Said(Vec<Json>);
 
 impl Said {
-    pub(super) fn of(transaction: &Transaction) -> Said {
-        match transaction.context.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
-            Some(Json::Array(parts)) => Said(parts),
-            Some(part) => Said(vec![part]),
-            None => Said(Vec::new()),
+    pub fn of(transaction: &Transaction) -> Said {
+        transaction.context.as_deref().map_or(Said(Vec::new()), Said::parse)
+    }
+
+    /// Those of a context as the archive has it.
+    pub fn parse(context: &str) -> Said {
+        match serde_json::from_str(context) {
+            Ok(Json::Array(parts)) => Said(parts),
+            Ok(part) => Said(vec![part]),
+            Err(_) => Said(Vec::new()),
         }
     }
 
@@ -48,7 +54,7 @@ impl Said {
     }
 
     /// Every name and value that was said, each pair once; a value that is no text as compact JSON.
-    pub(super) fn lines(&self) -> Vec<(&str, String)> {
+    pub fn lines(&self) -> Vec<(&str, String)> {
         let mut lines: Vec<(&str, String)> = Vec::new();
         let objects = self.0.iter().filter_map(Json::as_object).flatten();
         let bare = self.0.iter().filter(|part| !part.is_object()).map(|part| ("said", part));
@@ -66,7 +72,7 @@ impl Said {
     }
 
     /// Whether the filter holds.
-    pub(super) fn says(&self, filter: &ContextFilter) -> bool {
+    pub fn says(&self, filter: &ContextFilter) -> bool {
         self.0.iter().any(|part| match filter {
             ContextFilter::Text(sought) => has_text(part, sought),
             ContextFilter::Value(name, value) => has_value(part, name, value),
@@ -74,7 +80,7 @@ impl Said {
     }
 
     /// What the database knows of the session: `app as owner from 10.0.0.7`.
-    pub(super) fn who(&self) -> Option<String> {
+    pub fn who(&self) -> Option<String> {
         let part = self.noted()?;
         let mut who = part["user"].as_str()?.to_owned();
         for (name, word) in [("role", "as"), ("client", "from")] {
@@ -86,15 +92,20 @@ impl Said {
     }
 
     /// What the session says of itself, which nobody has verified: compact JSON, one for each part that differs.
-    pub(super) fn claims(&self) -> Vec<String> {
+    pub fn claims(&self) -> Vec<String> {
         let mut claims: Vec<String> =
             self.0.iter().filter(|part| part["claimed"].is_object()).map(|part| part["claimed"].to_string()).collect();
         claims.dedup();
         claims
     }
 
+    /// The name of the application that the session claims to be.
+    pub fn application(&self) -> Option<&str> {
+        self.0.iter().find_map(|part| part["claimed"]["application"].as_str())
+    }
+
     /// The statements that were noted, in their order.
-    pub(super) fn statements(&self) -> Vec<String> {
+    pub fn statements(&self) -> Vec<String> {
         self.0.iter().filter_map(|part| part["statement"].as_str().map(str::to_owned)).collect()
     }
 }
@@ -122,7 +133,7 @@ fn shown_value(value: &Json) -> String {
 }
 
 /// Statements come from others, so control characters must not reach the terminal.
-pub(super) fn one_line(text: &str, most: usize) -> String {
+pub fn one_line(text: &str, most: usize) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown: String = text.chars().map(|c| if c.is_control() { '\u{b7}' } else { c }).take(most).collect();
     if text.chars().nth(most).is_some() { shown + "…" } else { shown }

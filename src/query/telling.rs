@@ -1,0 +1,113 @@
+//! What happened to rows, change by change, with their values as PostgreSQL's texts.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use datafusion::arrow::array::{
+    Array as _, AsArray as _, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use datafusion::catalog::TableProvider;
+use futures::StreamExt as _;
+use serde_json::{Map, Value as Json, json};
+
+use super::session::Session;
+use crate::columnar::{RowReader, RowText};
+use crate::failure::{Failure, Result};
+use crate::history::{Account, Chronicle, KeySet, json_row, key_of_fields, shown_time};
+use crate::model::{Column, Lsn, RelationVersion};
+
+/// One change of a row, or of a row between two points.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub lsn: Lsn,
+    pub xid: Option<i64>,
+    pub time: Option<DateTime<Utc>>,
+    /// `insert`, `update`, …
+    pub operation: String,
+    pub old: Option<RowText>,
+    pub new: Option<RowText>,
+}
+
+/// Tells what happened to the rows of a table, in the order of history. The table is one of [`super::ArchivedTables::told`],
+/// or less of it; the columns are those of its chronicle.
+///
+/// # Errors
+/// As [`Session::read`], and what the sink says.
+pub async fn tell(
+    session: &Session,
+    table: Arc<dyn TableProvider>,
+    columns: &[Column],
+    account: Account,
+    sink: &mut (dyn FnMut(Told) -> Result<ControlFlow<()>> + Send),
+) -> Result<()> {
+    let order: &[&str] = if account == Account::Changes { &["_lsn", "_seq"] } else { &["_lsn"] };
+    let mut result = session.read(table, order).await?;
+    while let Some(batch) = result.batches.next().await {
+        for told in rows(&batch?, columns)? {
+            if sink(told)?.is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rows(batch: &RecordBatch, columns: &[Column]) -> Result<Vec<Told>> {
+    let lacking = |name: &str| Failure::failed(format!("an account lacks the column {name}"));
+    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| lacking(name));
+    let lsn: &Int64Array = column("_lsn")?.as_primitive_opt::<Int64Type>().ok_or_else(|| lacking("_lsn"))?;
+    let xid: &Int64Array = column("_xid")?.as_primitive_opt::<Int64Type>().ok_or_else(|| lacking("_xid"))?;
+    let time: &TimestampMicrosecondArray =
+        column("_ts")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| lacking("_ts"))?;
+    let word = batch.column_by_name("_op").or_else(|| batch.column_by_name("_change"));
+    let word: &StringArray = word.and_then(|word| word.as_string_opt()).ok_or_else(|| lacking("_op"))?;
+    let (old, new) = (column("old")?.as_struct(), column("new")?.as_struct());
+    let (before, after) = (RowReader::of_struct(old, columns)?, RowReader::of_struct(new, columns)?);
+    let read = |reader: &RowReader<'_>, row: usize| {
+        let mut text = RowText::default();
+        reader.read(row, &mut text);
+        text
+    };
+    let told = |row: usize| Told {
+        lsn: Lsn::from_i64(lsn.value(row)),
+        xid: xid.is_valid(row).then(|| xid.value(row)),
+        time: time.is_valid(row).then(|| DateTime::from_timestamp_micros(time.value(row))).flatten(),
+        operation: word.value(row).to_owned(),
+        old: old.is_valid(row).then(|| read(&before, row)),
+        new: new.is_valid(row).then(|| read(&after, row)),
+    };
+    Ok((0..batch.num_rows()).map(told).collect())
+}
+
+/// The key that a person wrote: the values of the key's columns, in their order.
+pub fn written_key(chronicle: &Chronicle, values: &[String]) -> Result<KeySet> {
+    let name = &chronicle.relation().name;
+    let Some(key) = chronicle.unique_key() else {
+        return Err(Failure::usage(format!("{name} has no key, so its rows are not told apart by one"))
+            .remedy(format!("afterimage query \"SELECT * FROM changes('{name}') WHERE …\" finds them by any column")));
+    };
+    let columns: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
+    if columns.len() != values.len() {
+        return Err(Failure::usage(format!(
+            "the key of {name} is {}: {} values were given",
+            columns.join(", "),
+            values.len()
+        ))
+        .remedy(format!("give one value for each, in this order: {}", columns.join(" "))));
+    }
+    let key = key_of_fields(values.iter().map(|value| Some(value.as_bytes())));
+    Ok(KeySet::from([key.into()]))
+}
+
+/// A change as a JSON object.
+pub fn json_change(relation: &RelationVersion, columns: &[Column], told: &Told) -> Json {
+    let shown = RelationVersion { columns: columns.to_vec(), ..relation.clone() };
+    let row = |row: &Option<RowText>| -> Option<Map<String, Json>> { row.as_ref().map(|row| json_row(&shown, row)) };
+    json!({
+        "lsn": told.lsn, "xid": told.xid, "time": told.time.map(shown_time),
+        "schema": relation.name.schema, "table": relation.name.table, "op": told.operation,
+        "old": row(&told.old), "new": row(&told.new),
+    })
+}
