@@ -91,8 +91,10 @@ async fn the_archiver_proves_the_archive_by_itself() {
         proven("verify --deep", "UNHEALTHY")
     });
     fs::write(&file, content).unwrap();
-    let alerts = scene.offline(["guard", "alerts"]).run(PATIENCE);
-    assert_has(&alerts.stdout, &["verify --deep has failed", "afterimage verify --deep"]);
+    // The alert follows what is noted.
+    let alerts = || scene.offline(["guard", "alerts"]).run(PATIENCE).stdout;
+    wait_for("the alert is raised", PATIENCE, || alerts().contains("verify --deep has failed"));
+    assert_has(&alerts(), &["afterimage verify --deep"]);
     assert_eq!(health(&scene, "drill").len(), 1, "once an hour");
     archiver.signal("TERM");
     archiver.wait(PATIENCE).expect(0);
