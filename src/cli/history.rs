@@ -13,7 +13,7 @@ use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::{Account, shown_time};
 use crate::model::{Column, Lsn, Point, RelationVersion, Said, TablePattern, Transaction, one_line};
-use crate::query::{Told, json_change, written_key};
+use crate::query::{Sought, Told, json_change};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct HistoryArgs {
@@ -53,14 +53,16 @@ impl HistoryArgs {
         };
         let asking = Asking::new(context, archive, None, MEMORY_BYTES).await?;
         let chronicle = chronicle(&asking, &name, from, to).await?;
-        let key = written_key(&chronicle, &self.key)?;
+        let sought = Sought::row(&chronicle, &self.key).await?;
         let (relation, columns) = (chronicle.relation().clone(), chronicle.columns().to_vec());
         let mut told = Vec::new();
         let mut sink = |change| {
-            told.push(change);
+            if sought.is_in(&change, told.last()) {
+                told.push(change);
+            }
             Ok(std::ops::ControlFlow::Continue(()))
         };
-        tell(&asking, chronicle.with_keys(key), Account::Changes, &mut sink).await?;
+        tell(&asking, sought.narrow(chronicle), Account::Changes, &mut sink).await?;
         Ok(Past { relation, columns, told })
     }
 }

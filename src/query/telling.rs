@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 use super::session::Session;
 use crate::columnar::{RowReader, RowText};
 use crate::failure::{Failure, Result};
-use crate::history::{Account, Chronicle, KeySet, json_row, key_of_fields, shown_time};
+use crate::history::{Account, json_row, shown_time};
 use crate::model::{Column, Lsn, RelationVersion};
 
 /// One change of a row, or of a row between two points.
@@ -79,26 +79,6 @@ fn rows(batch: &RecordBatch, columns: &[Column]) -> Result<Vec<Told>> {
         new: new.is_valid(row).then(|| read(&after, row)),
     };
     Ok((0..batch.num_rows()).map(told).collect())
-}
-
-/// The key that a person wrote: the values of the key's columns, in their order.
-pub fn written_key(chronicle: &Chronicle, values: &[String]) -> Result<KeySet> {
-    let name = &chronicle.relation().name;
-    let Some(key) = chronicle.unique_key() else {
-        return Err(Failure::usage(format!("{name} has no key, so its rows are not told apart by one"))
-            .remedy(format!("afterimage query \"SELECT * FROM changes('{name}') WHERE …\" finds them by any column")));
-    };
-    let columns: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
-    if columns.len() != values.len() {
-        return Err(Failure::usage(format!(
-            "the key of {name} is {}: {} values were given",
-            columns.join(", "),
-            values.len()
-        ))
-        .remedy(format!("give one value for each, in this order: {}", columns.join(" "))));
-    }
-    let key = key_of_fields(values.iter().map(|value| Some(value.as_bytes())));
-    Ok(KeySet::from([key.into()]))
 }
 
 /// A change as a JSON object.

@@ -10,7 +10,8 @@ use crate::columnar::RowText;
 use crate::console::Console;
 use crate::console::admission::Visitor;
 use crate::console::view::View;
-use crate::history::Account;
+use crate::failure::Result;
+use crate::history::{Account, Chronicle};
 use crate::http::Request;
 use crate::model::{Column, Lsn};
 use crate::query;
@@ -27,7 +28,8 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
     console
         .read(async {
             let chronicle = view.chronicle(&name, lsn, Lsn(lsn.0 + 1)).await?;
-            let (columns, has_key) = (chronicle.columns().to_vec(), chronicle.unique_key().is_some());
+            let columns = chronicle.columns().to_vec();
+            let shown = columns_of(&chronicle).await?;
             let (mut rows, mut seen) = (Vec::new(), 0);
             view.tell(chronicle, Account::Changes, &mut |told| {
                 if operation.as_ref().is_some_and(|wanted| *wanted != told.operation) {
@@ -43,15 +45,21 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
             let cut = rows.len() > most;
             rows.truncate(most);
             let rows: Vec<Json> = rows.iter().map(|told| change(told, &columns)).collect();
-            Ok(json!({ "name": name.to_string(), "columns": shown_columns(&columns, has_key), "rows": rows, "cut": cut }))
+            Ok(json!({ "name": name.to_string(), "columns": shown, "rows": rows, "cut": cut }))
         })
         .await
 }
 
-/// A table's columns: name, and whether it is of the key that tells its rows apart. A table whose identity is the whole
-/// row has none.
-pub(super) fn shown_columns(columns: &[Column], has_unique_key: bool) -> Vec<Json> {
-    columns.iter().map(|column| json!({ "name": column.name, "key": has_unique_key && column.key })).collect()
+/// The same of a chronicle's.
+pub(super) async fn columns_of(chronicle: &Chronicle) -> Result<Vec<Json>> {
+    let key = query::row_key(chronicle).await?;
+    let key: Vec<&str> = key.iter().map(String::as_str).collect();
+    Ok(shown_columns(chronicle.columns(), &key))
+}
+
+/// A table's columns: name, and whether it is of the key that tells its rows apart.
+pub(super) fn shown_columns(columns: &[Column], key: &[&str]) -> Vec<Json> {
+    columns.iter().map(|column| json!({ "name": column.name, "key": key.contains(&column.name.as_str()) })).collect()
 }
 
 /// A change with the row before and after, value by value in the order of the columns.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use serde_json::{Value as Json, json};
 
-use super::changes::{change, shown_columns};
+use super::changes::{change, columns_of};
 use super::{Told, counted, limit, required};
 use crate::console::Console;
 use crate::console::admission::Visitor;
@@ -25,7 +25,8 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
     console
         .read(async {
             let chronicle = view.chronicle(&name, from.lsn, to.lsn).await?;
-            let (columns, has_key) = (chronicle.columns().to_vec(), chronicle.unique_key().is_some());
+            let columns = chronicle.columns().to_vec();
+            let shown = columns_of(&chronicle).await?;
             let (mut counts, mut rows) = (OperationCounts::default(), Vec::new());
             view.tell(chronicle, Account::Differences, &mut |told| {
                 match (&told.old, &told.new) {
@@ -42,7 +43,7 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
             let cut = counts.total() > rows.len() as u64;
             let described: [Json; 2] = [&from, &to].map(|cut| json!({ "lsn": cut.lsn, "describe": cut.describe() }));
             Ok(json!({
-                "name": name.to_string(), "columns": shown_columns(&columns, has_key), "rows": rows, "cut": cut,
+                "name": name.to_string(), "columns": shown, "rows": rows, "cut": cut,
                 "counts": counted(&counts), "from": described[0], "to": described[1],
             }))
         })

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use serde_json::{Value as Json, json};
 
-use super::changes::{change, shown, shown_columns};
+use super::changes::{change, columns_of, shown};
 use super::{Told, limit, required};
 use crate::console::Console;
 use crate::console::admission::Visitor;
@@ -12,7 +12,7 @@ use crate::console::view::View;
 use crate::history::Account;
 use crate::http::Request;
 use crate::model::Column;
-use crate::query::{self, written_key};
+use crate::query::{self, Sought};
 
 pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request) -> Told {
     let view = View::of(console, visitor).await?;
@@ -23,18 +23,21 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
     console
         .read(async {
             let chronicle = view.chronicle(&name, view.archive.identity().start_lsn, view.watermark.lsn).await?;
-            let (columns, has_key) = (chronicle.columns().to_vec(), chronicle.unique_key().is_some());
-            let keys = written_key(&chronicle, &key)?;
+            let columns = chronicle.columns().to_vec();
+            let shown = columns_of(&chronicle).await?;
+            let sought = Sought::row(&chronicle, &key).await?;
             let mut past = Vec::new();
-            view.tell(chronicle.with_keys(keys), Account::Changes, &mut |told| {
-                past.push(told);
+            view.tell(sought.narrow(chronicle), Account::Changes, &mut |told| {
+                if sought.is_in(&told, past.last()) {
+                    past.push(told);
+                }
                 Ok(ControlFlow::Continue(()))
             })
             .await?;
             let versions: Vec<Json> = past.iter().rev().take(most).map(|told| change(told, &columns)).collect();
             let written: Vec<String> = key.iter().map(|value| quoted(value)).collect();
             Ok(json!({
-                "name": name.to_string(), "columns": shown_columns(&columns, has_key), "versions": versions,
+                "name": name.to_string(), "columns": shown, "versions": versions,
                 "cut": past.len() > most, "blame": blame(&past, &columns),
                 "command": format!("afterimage history {} {}", quoted(&name.to_string()), written.join(" ")),
             }))

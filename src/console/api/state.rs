@@ -10,6 +10,7 @@ use crate::console::view::View;
 use crate::failure::Failure;
 use crate::http::Request;
 use crate::model::{RelationVersion, quote_identifier, quote_literal};
+use crate::query::PrimaryKeys;
 
 pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request) -> Told {
     let view = View::of(console, visitor).await?;
@@ -30,9 +31,10 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
             let found = view.rows(&sql, most).await?;
             let count = view.rows(&format!("SELECT count(*) FROM {from}{condition}"), 1).await?;
             let count: Option<u64> = count.rows.first().and_then(|row| row.first()?.as_deref()?.parse().ok());
-            let key = |name: &str| relation.has_unique_key() && relation.column(name).is_some_and(|column| column.key);
+            let primary = PrimaryKeys::of(&view.archive, [relation]).await?;
+            let key = primary.row_key(relation);
             let columns: Vec<Json> =
-                found.columns.iter().map(|(name, of)| json!({ "name": name, "type": of, "key": key(name) })).collect();
+                found.columns.iter().map(|(name, of)| json!({ "name": name, "type": of, "key": key.contains(&name.as_str()) })).collect();
             let rows = found.rows.iter().map(|row| row.iter().map(|cell| cell.as_deref().map(shown)).collect());
             let rows: Vec<Vec<Option<String>>> = rows.collect();
             Ok(json!({

@@ -168,6 +168,38 @@ async fn sql_asks_what_was_on_eighteen() {
     sql_asks(Release::Eighteen).await;
 }
 
+/// The identity says what of a row its changes have; a person names the row by the primary key all the same.
+#[tokio::test]
+async fn a_row_has_a_past_where_the_identity_is_the_whole_row() {
+    let sql = "CREATE TABLE t (at date, \"the id\" int, v text, PRIMARY KEY (\"the id\", at)); ALTER TABLE t REPLICA IDENTITY FULL;
+        INSERT INTO t VALUES ('2025-01-01', 1, 'a'), ('2025-01-02', 1, 'a'), ('2025-01-01', 2, 'a')";
+    let scene = Scene::archived(Release::System, sql).await;
+    for sql in [
+        "UPDATE t SET v = 'b' WHERE \"the id\" = 1",
+        "DELETE FROM t WHERE at = '2025-01-01'",
+        "INSERT INTO t VALUES ('2025-01-01', 1, 'c')",
+        "TRUNCATE t",
+    ] {
+        scene.database.run(sql).await;
+    }
+    scene.catch_up();
+    let history = |key: [&str; 2]| {
+        let rows = json_lines(&scene.ask_offline(["history", "t", key[0], key[1], "--json"]));
+        let told = |row: &Json| json!([row["op"], row["old"]["v"], row["new"]["v"]]);
+        rows.iter().map(told).collect::<Vec<Json>>()
+    };
+    let truncated = json!(["truncate", null, null]);
+    let wanted =
+        [truncated.clone(), json!(["insert", null, "c"]), json!(["delete", "b", null]), json!(["update", "a", "b"])];
+    assert_eq!(history(["2025-01-01", "1"]), wanted);
+    assert_eq!(history(["2025-01-02", "1"]), [truncated, json!(["update", "a", "b"])]);
+    assert_eq!(history(["2025-01-01", "2"]), [json!(["delete", "a", null])], "it was gone before");
+    let one = complaint(scene.offline(["history", "t", "1"]).run(PATIENCE), 2);
+    assert_has(&one.cause, &["the key of public.t is at, the id"]);
+    let blame = json_lines(&scene.ask_offline(["blame", "t", "2025-01-01", "2", "--json"]));
+    assert_eq!((&blame[2]["column"], &blame[2]["value"]), (&json!("v"), &json!("a")), "{blame:?}");
+}
+
 #[tokio::test]
 async fn gits_habits() {
     let scene = scene(Release::System).await;

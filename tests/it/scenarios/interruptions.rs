@@ -246,7 +246,7 @@ async fn a_lost_answer_to_the_commit_is_asked_for_and_an_attempt_that_never_came
             let program = Program::afterimage(["restore", "--undo", &lost, "--apply"]);
             program.variable("AFTERIMAGE_SOURCE", &url).archive(&scene.directory.archive()).run(PATIENCE)
         };
-        // The statement is prepared, and the connection breaks before it is executed.
+        // The connection breaks before the statement has arrived.
         let proxy = Proxy::to(port);
         proxy.lose(Loss { statement: "COMMIT\0", executed: false });
         let end = through(&proxy).expect(1);

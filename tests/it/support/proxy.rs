@@ -35,7 +35,7 @@ struct Wire {
 /// What is lost of a statement, once.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Loss {
-    /// Bytes by which it is known when it is prepared.
+    /// Bytes by which it is known where it is sent to be executed at once.
     pub(crate) statement: &'static str,
     /// It is executed, and the answer is lost; else what would execute it is.
     pub(crate) executed: bool,
@@ -117,27 +117,23 @@ impl Wire {
         let wire = Arc::clone(self);
         thread::spawn(move || {
             let mut bytes = vec![0; 64 << 10];
-            let mut prepared = None;
             while let Ok(length @ 1..) = from.read(&mut bytes) {
                 wire.wait_while_stalled();
-                if let Some(Loss { executed, .. }) = prepared.filter(|_| to_server) {
-                    lost.store(true, Ordering::SeqCst);
-                    if executed && to.write_all(&bytes[..length]).is_ok() {
-                        // Long enough for what a test commits.
-                        thread::sleep(Duration::from_secs(1));
-                    }
-                    // Both halves: the client must see the end, and the server too.
-                    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-                    return;
-                }
                 if to_server {
-                    let mut loss = wire.loss.lock().unwrap();
-                    let is_it = |loss: &Loss| {
+                    let is_it = |loss: &mut Loss| {
                         let wanted = loss.statement.as_bytes();
                         bytes[..length].windows(wanted.len()).any(|found| found == wanted)
                     };
-                    if loss.as_ref().is_some_and(is_it) {
-                        prepared = loss.take();
+                    let found = wire.loss.lock().unwrap().take_if(is_it);
+                    if let Some(Loss { executed, .. }) = found {
+                        lost.store(true, Ordering::SeqCst);
+                        if executed && to.write_all(&bytes[..length]).is_ok() {
+                            // Long enough for what a test commits.
+                            thread::sleep(Duration::from_secs(1));
+                        }
+                        // Both halves: the client must see the end, and the server too.
+                        let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+                        return;
                     }
                 } else if lost.load(Ordering::SeqCst) {
                     continue;
