@@ -24,7 +24,7 @@ use super::delta::DataFile;
 use super::log;
 use super::reader::open_file;
 use super::store::Store;
-use crate::columnar::{Digest, RowDigests, digest, finish, names};
+use crate::columnar::{Digest, RowDigests, digest, finish, hexadecimal, names};
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, Position, TableName, Transaction};
 
@@ -126,10 +126,6 @@ pub fn transaction_digests(listed: &RecordBatch) -> Result<Vec<Digest>> {
     (0..said.num_rows()).map(|row| rows.of(row)).collect()
 }
 
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Makes segments of changes as they come, in the order of history.
 #[derive(Debug, Default)]
 pub struct SegmentBuilder {
@@ -205,11 +201,9 @@ impl SegmentBuilder {
     }
 
     /// The same of changes of one transaction that were added without their place.
-    pub(super) fn finish_at(mut self, lsn: Lsn) -> Option<Segment> {
-        let (first, last) = &mut self.range?;
-        (first.lsn, last.lsn) = (lsn, lsn);
-        self.range = Some((*first, *last));
-        self.finish()
+    pub(super) fn finish_at(self, lsn: Lsn) -> Option<Segment> {
+        let range = self.range.map(|(first, last)| (Position { lsn, ..first }, Position { lsn, ..last }));
+        SegmentBuilder { range, ..self }.finish()
     }
 }
 

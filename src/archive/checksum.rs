@@ -3,11 +3,11 @@
 //! In the name it is known wherever the file is, needs no place in the Delta log, and cannot be lost apart from it.
 
 use bytes::Bytes;
-use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use ring::digest::SHA256_OUTPUT_LEN;
 
-use super::chain::hexadecimal;
 use super::delta::DataFile;
 use super::reader::Archive;
+use crate::columnar::{digest, hexadecimal};
 use crate::failure::Result;
 use crate::machine;
 
@@ -60,7 +60,7 @@ fn written(path: &str) -> Option<&str> {
 }
 
 fn checksum(content: &[u8]) -> String {
-    hexadecimal(digest(&SHA256, content).as_ref())
+    hexadecimal(&digest(content))
 }
 
 #[cfg(test)]

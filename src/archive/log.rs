@@ -1,16 +1,11 @@
 //! The archive's own tables: their columns, and their rows to and from Arrow.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{
-    ArrayRef, AsArray as _, Int64Array, ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray};
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{
-    DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use arrow::json::{LineDelimitedWriter, ReaderBuilder};
 use chrono::{DateTime, Utc};
@@ -175,60 +170,6 @@ impl LogRow for TransactionRow {
             context: self.context,
         })
     }
-}
-
-/// What [`counts_of`] reads.
-pub const COUNT_COLUMNS: [&str; 4] = ["lsn", "xid", "ts", "tables"];
-
-/// What one transaction did to some tables, all of them together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// The commit LSN.
-    pub lsn: i64,
-    pub xid: i64,
-    /// The commit time, in microseconds since 1970.
-    pub micros: i64,
-    pub tables: OperationCounts,
-}
-
-/// Of the transactions of a batch those that committed in a range and changed one of the tables.
-///
-/// # Errors
-/// Failed where the batch is not one of `log/transactions` with [`COUNT_COLUMNS`].
-pub fn counts_of(batch: &RecordBatch, names: &[TableName], lsns: &Range<Lsn>) -> Result<Vec<Counts>> {
-    counted(batch, names, lsns).ok_or_else(|| Failure::failed("log/transactions lacks a column"))
-}
-
-fn counted(batch: &RecordBatch, names: &[TableName], within: &Range<Lsn>) -> Option<Vec<Counts>> {
-    let number = |name: &str| batch.column_by_name(name)?.as_primitive_opt::<Int64Type>();
-    let (lsns, xids) = (number("lsn")?, number("xid")?);
-    let times = batch.column_by_name("ts")?.as_primitive_opt::<TimestampMicrosecondType>()?;
-    let tables = batch.column_by_name("tables")?.as_list_opt::<i32>()?;
-    let elements = tables.values().as_struct_opt()?;
-    let text = |name: &str| elements.column_by_name(name)?.as_string_opt::<i32>();
-    let (schemas, names_there) = (text("schema")?, text("table")?);
-    let counts = |name: &str| elements.column_by_name(name)?.as_primitive_opt::<Int64Type>();
-    let (inserts, updates) = (counts("insert")?, counts("update")?);
-    let (deletes, truncates) = (counts("delete")?, counts("truncate")?);
-    let is_named =
-        |at: &usize| names.iter().any(|name| names_there.value(*at) == name.table && schemas.value(*at) == name.schema);
-    let mut found = Vec::new();
-    for row in (0..batch.num_rows()).filter(|row| within.contains(&Lsn::from_i64(lsns.value(*row)))) {
-        let elements = tables.value_offsets()[row] as usize..tables.value_offsets()[row + 1] as usize;
-        let mut all = OperationCounts::default();
-        for at in elements.filter(is_named) {
-            all += OperationCounts {
-                insert: inserts.value(at) as u64,
-                update: updates.value(at) as u64,
-                delete: deletes.value(at) as u64,
-                truncate: truncates.value(at) as u64,
-            };
-        }
-        if all.total() > 0 {
-            found.push(Counts { lsn: lsns.value(row), xid: xids.value(row), micros: times.value(row), tables: all });
-        }
-    }
-    Some(found)
 }
 
 fn stored_xid(xid: i64) -> Result<Xid> {
@@ -559,8 +500,8 @@ impl RareRow for GapRow {
     }
 }
 
-/// Transactions as one batch: column by column, since there can be as many as changes.
-/// Transactions as rows; the last of them has the link of their publication.
+/// Transactions as one batch: column by column, since there can be as many as changes. The last has the link of their
+/// publication.
 pub(super) fn encode_transactions(transactions: &[Transaction], link: Option<&str>) -> Result<RecordBatch> {
     let each = || transactions.iter();
     let number = |of: fn(&Transaction) -> i64| numbers(each().map(of));

@@ -40,7 +40,7 @@ mod tests;
 
 pub use anchor::KeptHead;
 pub use archiver::ArchiverState;
-pub use chain::{Head, Link, Linked, Segment, hexadecimal, places_of, segment_of, transaction_digests};
+pub use chain::{Head, Link, Linked, Segment, places_of, segment_of, transaction_digests};
 pub use checksum::Fetched;
 pub use delta::DataFile;
 pub use file::{EncodedFile, FileContent, FileEncoder, StagedFile, stage};

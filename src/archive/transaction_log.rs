@@ -15,6 +15,9 @@ use super::reader::Archive;
 use crate::failure::{Failure, Result};
 use crate::model::{Commit, Lsn, OperationCounts, TableName, Transaction, Xid};
 
+/// What every reader needs.
+const COUNTED: [&str; 5] = ["lsn", "end_lsn", "xid", "ts", "tables"];
+
 /// Some transactions of the log; of one file, in commit order.
 #[derive(Debug, Clone)]
 pub struct LoggedTransactions {
@@ -27,7 +30,8 @@ pub struct LoggedTransactions {
     table: StringArray,
     /// Inserts, updates, deletes, truncations.
     counts: [Int64Array; 4],
-    context: StringArray,
+    /// Where it was read.
+    context: Option<StringArray>,
     /// Those that are asked for.
     rows: Vec<usize>,
 }
@@ -61,7 +65,27 @@ impl Archive {
         range: Range<Lsn>,
         watermark: Lsn,
     ) -> Result<impl Stream<Item = Result<LoggedTransactions>> + Send + Unpin + use<>> {
-        let batches = self.read(file, None).await?.stream()?;
+        self.logged_columns(file, &[&COUNTED[..], &["context"]].concat(), range, watermark).await
+    }
+
+    /// The same without what they said of themselves, which may be long.
+    pub async fn logged_counts(
+        &self,
+        file: &DataFile,
+        range: Range<Lsn>,
+        watermark: Lsn,
+    ) -> Result<impl Stream<Item = Result<LoggedTransactions>> + Send + Unpin + use<>> {
+        self.logged_columns(file, &COUNTED, range, watermark).await
+    }
+
+    async fn logged_columns(
+        &self,
+        file: &DataFile,
+        columns: &[&str],
+        range: Range<Lsn>,
+        watermark: Lsn,
+    ) -> Result<impl Stream<Item = Result<LoggedTransactions>> + Send + Unpin + use<>> {
+        let batches = self.read(file, Some(columns)).await?.stream()?;
         Ok(batches.map(move |batch| LoggedTransactions::of(&batch?, &range, watermark)))
     }
 }
@@ -91,7 +115,7 @@ impl LoggedTransactions {
             schema: text("schema")?,
             table: text("table")?,
             counts: [count("insert")?, count("update")?, count("delete")?, count("truncate")?],
-            context: column("context")?.as_string_opt().cloned().ok_or_else(broken)?,
+            context: batch.column_by_name("context").and_then(|context| context.as_string_opt().cloned()),
             tables,
             rows: Vec::new(),
         };
@@ -119,6 +143,11 @@ impl<'a> LoggedTransaction<'a> {
         self.all.time.value(self.row)
     }
 
+    /// Its number in the source.
+    pub fn xid(&self) -> i64 {
+        self.all.xid.value(self.row)
+    }
+
     /// What it did to which tables: schema, table, counts.
     pub fn tables(&self) -> impl Iterator<Item = (&'a str, &'a str, OperationCounts)> + use<'a> {
         let (all, offsets) = (self.all, self.all.tables.value_offsets());
@@ -131,7 +160,8 @@ impl<'a> LoggedTransaction<'a> {
 
     /// What it said of itself.
     pub fn context(&self) -> Option<&'a str> {
-        self.all.context.is_valid(self.row).then(|| self.all.context.value(self.row))
+        let context = self.all.context.as_ref().filter(|context| context.is_valid(self.row))?;
+        Some(context.value(self.row))
     }
 
     /// All of it as a value.
@@ -140,7 +170,7 @@ impl<'a> LoggedTransaction<'a> {
             lsn: self.lsn(),
             end_lsn: Lsn::from_i64(self.all.end_lsn.value(self.row)),
             // The log has what fits; anything else would have been refused when it was written.
-            xid: Xid::try_from(self.all.xid.value(self.row)).unwrap_or_default(),
+            xid: Xid::try_from(self.xid()).unwrap_or_default(),
             time: DateTime::from_timestamp_micros(self.micros()).unwrap_or_default(),
         };
         let tables = self.tables().map(|(schema, table, counts)| (TableName::new(schema, table), counts));

@@ -3,16 +3,14 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use reqwest::Client;
-
 use super::context::Context;
 use crate::archive::{Archive, Head, KeptHead, Store};
 use crate::failure::{Failure, Result};
+use crate::guard::post_json;
 use crate::model::Lsn;
 
 /// How often heads are kept elsewhere where the configuration does not say.
 const EVERY: Duration = Duration::from_secs(600);
-const ATTEMPT: Duration = Duration::from_secs(20);
 
 /// A head as somebody wrote it down: `16/B374D848:SHA-256`.
 #[derive(Debug, Clone)]
@@ -51,17 +49,8 @@ impl Anchor {
         match self {
             Anchor::Root(root) => archive.keep_head(root, head).await,
             Anchor::Webhook(url) => {
-                let client = Client::builder().timeout(ATTEMPT).build();
-                let client = client.map_err(|error| Failure::failed(error.to_string()))?;
                 let body = serde_json::to_string(head).map_err(|error| Failure::failed(error.to_string()))?;
-                let request = client.post(url).header("content-type", "application/json").body(body);
-                // The address often is the secret itself.
-                let failed = |error: reqwest::Error| Failure::transient(error.without_url().to_string());
-                let status = request.send().await.map_err(failed)?.status();
-                match status.is_success() {
-                    true => Ok(()),
-                    false => Err(Failure::transient(format!("the webhook answers {status}"))),
-                }
+                post_json(url, body).await
             }
         }
     }
@@ -77,23 +66,28 @@ pub(super) async fn keep(context: Context) {
     let every = context.config.chain.every.map_or(EVERY, |span| span.0);
     let mut kept: Vec<Option<Head>> = vec![None; context.config.chain.anchors.len()];
     loop {
-        for (url, kept) in context.config.chain.anchors.iter().zip(&mut kept) {
-            match keep_at(&context, url, kept.as_ref()).await {
-                Ok(Some(head)) => *kept = Some(head),
-                Ok(None) => {}
-                Err(failure) => tracing::warn!("the head of the hash chain is not kept at an anchor: {failure}"),
-            }
+        if let Err(failure) = keep_newest(&context, &mut kept).await {
+            tracing::warn!("the head of the hash chain is not kept: {failure}");
         }
         tokio::time::sleep(every).await;
     }
 }
 
-/// Keeps the newest head at an anchor where it is another than the last.
-async fn keep_at(context: &Context, url: &str, last: Option<&Head>) -> Result<Option<Head>> {
+/// Keeps the newest head at every anchor where it is another than the last there.
+async fn keep_newest(context: &Context, kept: &mut [Option<Head>]) -> Result<()> {
     let archive = context.archive().await?;
-    let Some(kept) = archive.head().await?.filter(|kept| last != Some(&kept.head)) else { return Ok(None) };
-    Anchor::open(url)?.keep(&archive, &kept).await?;
-    Ok(Some(kept.head))
+    let Some(newest) = archive.head().await? else { return Ok(()) };
+    for (url, kept) in context.config.chain.anchors.iter().zip(kept) {
+        if kept.as_ref() == Some(&newest.head) {
+            continue;
+        }
+        let done = async { Anchor::open(url)?.keep(&archive, &newest).await };
+        match done.await {
+            Ok(()) => *kept = Some(newest.head.clone()),
+            Err(failure) => tracing::warn!("the head of the hash chain is not kept at an anchor: {failure}"),
+        }
+    }
+    Ok(())
 }
 
 /// The heads that anchors have of an archive.

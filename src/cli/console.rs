@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
+use tokio_rustls::TlsAcceptor;
 
 use super::context::Context;
 use super::incident;
@@ -101,7 +102,7 @@ impl Listening {
         let source = context.source_if_named()?;
         let max_lag = context.config.doctor.max_lag();
         let probes = Arc::new(Probes::new(source.as_ref(), archive.store(), max_lag, counters));
-        let tls = config.tls()?.map(|(chain, key)| serve::acceptor(&chain, &key)).transpose()?;
+        let tls = acceptor(config)?;
         let encrypted = tls.is_some();
         let server = Server::listen(address).await?.with_tls(tls);
         let bound = server.address().ok_or_else(|| Failure::failed(format!("{address} has no address")))?;
@@ -139,6 +140,11 @@ impl Listening {
     pub(super) async fn run(self) {
         self.server.run(self.routes).await;
     }
+}
+
+/// What encrypts, where a certificate is configured.
+pub(super) fn acceptor(config: &ServeConfig) -> Result<Option<TlsAcceptor>> {
+    config.tls()?.map(|(chain, key)| serve::acceptor(&chain, &key)).transpose()
 }
 
 /// What travels between machines can be read on the way.

@@ -13,7 +13,7 @@ use crate::archive::Archive;
 use crate::failure::{Failure, Result};
 use crate::history::{Account, shown_time};
 use crate::model::{Column, Lsn, Point, RelationVersion, Said, TablePattern, Transaction, one_line};
-use crate::query::{Sought, Told, json_change};
+use crate::query::{Sought, Told, json_change, setter};
 
 #[derive(Debug, Clone, Args)]
 pub(super) struct HistoryArgs {
@@ -124,17 +124,10 @@ pub(super) async fn blame(context: &Context, args: HistoryArgs) -> Result<()> {
     };
     let gone = last.new.is_none();
     let transactions = transactions(&archive).await?;
-    let setter = |at: usize| {
-        past.told.iter().rev().find(|told| match (&told.old, &told.new) {
-            (_, None) => false,
-            (None, Some(_)) => true,
-            (Some(old), Some(new)) => old.field(at) != new.field(at),
-        })
-    };
     let mut lines: Vec<[String; 5]> = Vec::new();
     let mut out = args.telling.pager(context);
     for (at, column) in past.columns.iter().enumerate() {
-        let set = setter(at);
+        let set = setter(&past.told, at);
         let value = row.field(at).map(|field| String::from_utf8_lossy(field).into_owned());
         if context.json {
             let by = set.map(|told| {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::chain;
-use super::console::{Closed, Listening};
+use super::console::{Closed, Listening, acceptor};
 use super::context::{Context, parse_point};
 use super::guarding;
 use super::init::InitArgs;
@@ -201,8 +201,7 @@ async fn answering_meanwhile<T>(
     init: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let Some(address) = address else { return init.await };
-    let tls = context.config.serve.tls()?.map(|(chain, key)| serve::acceptor(&chain, &key)).transpose()?;
-    let server = Server::listen(address).await?.with_tls(tls);
+    let server = Server::listen(address).await?.with_tls(acceptor(&context.config.serve)?);
     if let Some(url) = server.url() {
         tracing::info!("answering {url}/livez while the first base image is taken");
     }

@@ -15,7 +15,9 @@ use crate::archive::{Archive, note_health};
 use crate::config::ByteRate;
 use crate::failure::{Failure, Result};
 use crate::model::{HealthRecord, Partitions, Point, TableName, TablePattern};
-use crate::verification::{Chained, Finding, LiveSnapshot, LiveTable, Verified, compare_all, verify, verify_chain};
+use crate::verification::{
+    Chained, Finding, Findings, LiveSnapshot, LiveTable, Verified, compare_all, verify, verify_chain,
+};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -62,8 +64,8 @@ struct Report {
 impl Report {
     fn objections(&self) -> usize {
         let unequal = self.live.iter().filter(|table| !table.equal).count();
-        let chained = self.chain.as_ref().map_or(0, |chain| chain.findings);
-        (self.verified.findings + chained) as usize + unequal + self.not_compared.len()
+        let chained = self.chain.as_ref().map_or(0, |chain| chain.findings.count);
+        (self.verified.findings.count + chained) as usize + unequal + self.not_compared.len()
     }
 }
 
@@ -170,7 +172,7 @@ fn text(report: &Report, deep: bool) -> String {
     out
 }
 
-fn write_findings(out: &mut String, told: &[Finding], all: u64) -> std::fmt::Result {
+fn write_findings(out: &mut String, Findings { count: all, told }: &Findings) -> std::fmt::Result {
     for Finding { subject, finding } in told {
         writeln!(out, "          {subject}: {finding}")?;
     }
@@ -193,7 +195,7 @@ fn write_chain(out: &mut String, chain: &Chained) -> std::fmt::Result {
         )?,
         anchors => writeln!(out, "          has {} that were kept elsewhere", counted(anchors, "head"))?,
     }
-    write_findings(out, &chain.told, chain.findings)?;
+    write_findings(out, &chain.findings)?;
     writeln!(out, "head      {}:{}", chain.head.lsn, chain.head.hash)
 }
 
@@ -209,7 +211,7 @@ fn write_text(out: &mut String, report: &Report, deep: bool) -> std::fmt::Result
     writeln!(out, "files     {files}, {}, {proof}", bytes(verified.bytes))?;
     let (transactions, changes) = (counted(verified.transactions, "transaction"), counted(verified.changes, "change"));
     writeln!(out, "history   {transactions}, {changes}")?;
-    write_findings(out, &verified.told, verified.findings)?;
+    write_findings(out, &verified.findings)?;
     if let Some(chain) = &report.chain {
         write_chain(out, chain)?;
     }

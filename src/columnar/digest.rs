@@ -57,10 +57,16 @@ impl<'a> RowDigests<'a> {
     }
 }
 
+/// The hash of bytes.
 pub fn digest(bytes: &[u8]) -> Digest {
     let mut context = Context::new(&SHA256);
     context.update(bytes);
     finish(context)
+}
+
+/// Bytes in hexadecimal, in small letters.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a hash came to.

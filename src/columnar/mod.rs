@@ -48,7 +48,7 @@ pub use changes::{
     ChangeBuilder, ExactBuilder, ImageBuilder, Place, change_schema, exact_field, image_schema, image_table_schema,
 };
 pub use conform::{conform, conform_exact, conform_old};
-pub use digest::{Digest, RowDigests, digest, finish};
+pub use digest::{Digest, RowDigests, digest, finish, hexadecimal};
 pub use reader::ValueReader;
 pub use rows::{RowReader, RowText, Wanted, old_rows};
 pub use storage::Storage;

@@ -56,7 +56,7 @@ pub use gate::{
 pub use health::{HealthCheck, examine};
 pub use rule::{Action, Rule, Watched};
 pub use settings::{GuardMemory, Settings};
-pub use sinks::{SinkKind, SinkSettings, WebhookFormat};
+pub use sinks::{SinkKind, SinkSettings, WebhookFormat, post_json};
 pub use trial::{Trial, try_rule};
 
 use commits::Commits;

@@ -18,6 +18,9 @@ pub struct OperationCounts {
 }
 
 impl OperationCounts {
+    /// What is counted. Rows that were told anew, [`Operation::Snapshot`], are not among a transaction's counts.
+    pub const COUNTED: [Operation; 4] = [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
+
     pub fn add(&mut self, operation: Operation) {
         match operation {
             Operation::Insert | Operation::Snapshot => self.insert += 1,

@@ -23,13 +23,11 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::TryStreamExt as _;
 
 use super::state::external;
-use crate::archive::{Archive, DataFile, log};
+use crate::archive::{Archive, DataFile, LoggedTransaction, LoggedTransactions};
 use crate::columnar::names;
 use crate::history::Chronicle;
-use crate::model::{Lsn, Operation, TableName};
+use crate::model::{Lsn, Operation, OperationCounts, TableName};
 
-/// The operations that transactions count. Rows that were told anew belong to no operation of theirs.
-const COUNTED: [Operation; 4] = [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
 /// Changes are compressed so much better by the column than transactions are that reading their operations costs no more
 /// than reading a list of a fraction of the bytes.
 const FRACTION: u64 = 16;
@@ -74,11 +72,11 @@ pub(super) async fn counted_changes(
     Ok(Some(Arc::new(StreamingTableExec::try_new(Arc::clone(asked), parts, None, [], false, None)?)))
 }
 
-/// Whether nothing passes but operations that are counted.
+/// Whether nothing passes but operations that are counted, which rows that were told anew are not.
 fn asks_for_counted(condition: &Arc<dyn PhysicalExpr>) -> bool {
     let is_counted = |value: &datafusion::scalar::ScalarValue| {
         let text = value.try_as_str().flatten();
-        text.is_some_and(|text| COUNTED.iter().any(|operation| operation.as_str() == text))
+        text.is_some_and(|text| OperationCounts::COUNTED.iter().any(|operation| operation.as_str() == text))
     };
     LiteralGuarantee::analyze(condition).iter().any(|known| {
         known.guarantee == Guarantee::In && known.column.name() == names::OP && known.literals.iter().all(is_counted)
@@ -116,11 +114,9 @@ impl PartitionStream for Counted {
         let (schema, condition) = (Arc::clone(schema), Arc::clone(condition));
         builder.spawn(async move {
             for file in &files {
-                let mut batches =
-                    archive.read(file, Some(&log::COUNT_COLUMNS)).await.and_then(|it| it.stream()).map_err(external)?;
+                let mut batches = archive.logged_counts(file, range.clone(), Lsn::MAX).await.map_err(external)?;
                 while let Some(batch) = batches.try_next().await.map_err(external)? {
-                    let counts = log::counts_of(&batch, &tables, &range).map_err(external)?;
-                    let (kinds, times) = kinds(&counts, &schema)?;
+                    let (kinds, times) = kinds(&batch, &tables, &schema)?;
                     for rows in repeated(&kinds, &times, &condition)? {
                         if out.send(Ok(rows?)).await.is_err() {
                             return Ok(());
@@ -134,24 +130,30 @@ impl PartitionStream for Counted {
     }
 }
 
-/// A row for each operation of each transaction, and how often it was done.
-fn kinds(counts: &[log::Counts], schema: &SchemaRef) -> Result<(RecordBatch, Int64Array)> {
-    let done = |counts| COUNTED.into_iter().map(move |operation| (counts, operation));
-    let kinds = || counts.iter().flat_map(done).filter(|(counts, operation)| counts.tables.of(*operation) > 0);
-    let number = |of: fn(&log::Counts) -> i64| kinds().map(move |(counts, _)| of(counts));
+/// A row for each operation of each transaction on one of the tables, and how often it was done.
+fn kinds(logged: &LoggedTransactions, tables: &[TableName], schema: &SchemaRef) -> Result<(RecordBatch, Int64Array)> {
+    let is_named = |schema: &str, table: &str| tables.iter().any(|one| one.table == table && one.schema == schema);
+    let mut kinds: Vec<(LoggedTransaction<'_>, Operation, u64)> = Vec::new();
+    for one in logged.iter() {
+        let mut counts = OperationCounts::default();
+        one.tables().filter(|(schema, table, _)| is_named(schema, table)).for_each(|(_, _, here)| counts += here);
+        let done = OperationCounts::COUNTED.map(|operation| (one, operation, counts.of(operation)));
+        kinds.extend(done.into_iter().filter(|(_, _, times)| *times > 0));
+    }
+    let number = |of: fn(&LoggedTransaction<'_>) -> i64| kinds.iter().map(move |(one, ..)| of(one));
     let column = |name: &str| -> ArrayRef {
         match name {
-            names::LSN => Arc::new(number(|one| one.lsn).collect::<Int64Array>()),
-            names::XID => Arc::new(number(|one| one.xid).collect::<Int64Array>()),
+            names::LSN => Arc::new(number(|one| one.lsn().as_i64()).collect::<Int64Array>()),
+            names::XID => Arc::new(number(|one| one.xid()).collect::<Int64Array>()),
             names::TS => {
-                let times = TimestampMicrosecondArray::from_iter_values(number(|one| one.micros));
+                let times = TimestampMicrosecondArray::from_iter_values(number(|one| one.micros()));
                 Arc::new(times.with_timezone("UTC"))
             }
-            _ => Arc::new(kinds().map(|(_, operation)| Some(operation.as_str())).collect::<StringArray>()),
+            _ => Arc::new(kinds.iter().map(|(_, operation, _)| Some(operation.as_str())).collect::<StringArray>()),
         }
     };
     let columns = schema.fields().iter().map(|field| column(field.name())).collect();
-    let times = kinds().map(|(counts, operation)| counts.tables.of(operation) as i64).collect();
+    let times = kinds.iter().map(|(_, _, times)| *times as i64).collect();
     Ok((RecordBatch::try_new(Arc::clone(schema), columns)?, times))
 }
 

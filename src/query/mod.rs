@@ -61,4 +61,4 @@ pub use scan::ArchivedTable;
 pub use session::{Limits, ONLY_READ, QueryResult, Session};
 pub use sought::{PrimaryKeys, Sought, row_key};
 pub use tables::{DataFile, TableFiles, TableRef, Tables};
-pub use telling::{Told, json_change, tell};
+pub use telling::{Told, json_change, setter, tell};

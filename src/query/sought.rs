@@ -4,7 +4,7 @@
 //! identity is the whole row mostly has a primary key all the same: then each change says both rows whole, and is held
 //! against the key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -27,13 +27,13 @@ impl PrimaryKeys {
         archive: &Archive,
         relations: impl IntoIterator<Item = &'r RelationVersion>,
     ) -> Result<PrimaryKeys> {
-        let full: Vec<u32> =
+        let full: HashSet<u32> =
             relations.into_iter().filter(|one| one.identity == Identity::Full).map(|one| one.oid).collect();
-        let records = match full.as_slice() {
-            [] => Vec::new(),
-            [one] => archive.definitions(Some(*one)).await?,
-            _ => archive.definitions(None).await?,
-        };
+        if full.is_empty() {
+            return Ok(PrimaryKeys(HashMap::new()));
+        }
+        let mut records = archive.definitions(None).await?;
+        records.retain(|record| full.contains(&record.relation.oid));
         // The latest says how it is now.
         let keys =
             records.into_iter().filter_map(|record| Some((record.relation.oid, primary_key(&record.definition?)?)));

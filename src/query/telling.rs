@@ -81,6 +81,16 @@ fn rows(batch: &RecordBatch, columns: &[Column]) -> Result<Vec<Told>> {
     Ok((0..batch.num_rows()).map(told).collect())
 }
 
+/// Which of a row's changes, the oldest first, gave a column the value that it has, or had last; `None` where it is older than
+/// what is known.
+pub fn setter(past: &[Told], column: usize) -> Option<&Told> {
+    past.iter().rev().find(|told| match (&told.old, &told.new) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(old), Some(new)) => old.field(column) != new.field(column),
+    })
+}
+
 /// A change as a JSON object.
 pub fn json_change(relation: &RelationVersion, columns: &[Column], told: &Told) -> Json {
     let shown = RelationVersion { columns: columns.to_vec(), ..relation.clone() };

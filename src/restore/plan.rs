@@ -12,6 +12,7 @@ use super::judgement::{OnReject, Rejection};
 use super::options::PlanOptions;
 use super::undo::{Conflict, OnConflict};
 use crate::archive::ArchiveIdentity;
+use crate::columnar::{digest, hexadecimal};
 use crate::failure::{Failure, Result};
 use crate::history::Cut;
 use crate::model::{Lsn, Point, TableName};
@@ -203,8 +204,7 @@ impl Plan {
             let (kind, rows) = (rejection.kind.as_str(), rejection.rows);
             let _ = write!(content, "\n{}: {kind} {} forbids {rows}", rejection.table.to_sql(), rejection.name);
         }
-        let digest = ring::digest::digest(&ring::digest::SHA256, content.as_bytes());
-        digest.as_ref().iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+        hexadecimal(&digest(content.as_bytes())[..16])
     }
 
     /// Refuses a plan that was made for another archive or another request.

@@ -40,23 +40,17 @@ pub(super) async fn insert(workspace: &Workspace<'_>, table: &Difference) -> Res
     let sql = format!("COPY ({} RETURNING {}) TO STDOUT", insert_sql(table), columns.join(", "));
     let chunks = workspace.session.copy_out(&sql).await.map_err(|error| workspace.judge(error))?;
     futures::pin_mut!(chunks);
-    let (mut count, mut sum, mut begun) = (0, 0, Vec::new());
+    let (mut count, mut sum, mut row) = (0, 0, Vec::new());
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| workspace.judge(error))?;
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+            row.extend_from_slice(piece);
             // A newline ends a row: within a value it is escaped.
-            match (piece.ends_with(b"\n"), begun.is_empty()) {
-                (true, true) => sum += i128::from(hash_of(piece)),
-                (ends, _) => {
-                    begun.extend_from_slice(piece);
-                    if !ends {
-                        continue;
-                    }
-                    sum += i128::from(hash_of(&begun));
-                    begun.clear();
-                }
+            if row.ends_with(b"\n") {
+                sum += i128::from(hash_of(&row));
+                row.clear();
+                count += 1;
             }
-            count += 1;
         }
     }
     workspace.leave_application_path().await?;

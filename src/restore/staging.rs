@@ -18,7 +18,7 @@ use super::quarantine;
 use super::reading::Texts;
 use super::wanted::{Rows, Wanted};
 use super::workspace::Workspace;
-use crate::columnar::RowText;
+use crate::columnar::{RowText, digest};
 use crate::copy_format::write_text_row;
 use crate::failure::{Context as _, Failure, Result};
 use crate::history::{Gather, KeySet, TableAt, key_fields};
@@ -246,8 +246,7 @@ pub(super) async fn read_rows(
 
 /// The hash of a row in COPY's text format, its newline included; the same on every machine and in every version.
 pub(super) fn hash_of(row: &[u8]) -> i64 {
-    let hash = ring::digest::digest(&ring::digest::SHA256, row);
-    hash.as_ref().first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
+    digest(row).first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
 }
 
 /// Adds to the row that begins at `start` a field with its hash.

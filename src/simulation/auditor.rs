@@ -197,13 +197,13 @@ impl Audit<'_> {
     /// What `afterimage verify` says.
     async fn files(&self) -> Result<()> {
         let verified = verify(&self.archive).await?;
-        if verified.findings > 0 {
-            self.world.violation(format!("2: verify finds {:?}", verified.told));
+        if verified.findings.count > 0 {
+            self.world.violation(format!("2: verify finds {:?}", verified.findings.told));
         }
         if verified.transactions > 0 {
             let chained = verify_chain(&self.archive, &[]).await?;
-            if chained.findings > 0 || chained.transactions != verified.transactions {
-                self.world.violation(format!("2: verify --chain finds {:?} in {chained:?}", chained.told));
+            if chained.findings.count > 0 || chained.transactions != verified.transactions {
+                self.world.violation(format!("2: verify --chain finds {:?} in {chained:?}", chained.findings.told));
             }
         }
         Ok(())

@@ -11,11 +11,9 @@ use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use futures::TryStreamExt as _;
 use serde::Serialize;
 
-use super::{Finding, MOST_FINDINGS};
-use crate::archive::{
-    Archive, Head, Linked, Segment, TablePath, hexadecimal, log, places_of, segment_of, transaction_digests,
-};
-use crate::columnar::{Digest, RowDigests, digest, names};
+use super::{Finding, Findings};
+use crate::archive::{Archive, Head, Linked, Segment, TablePath, log, places_of, segment_of, transaction_digests};
+use crate::columnar::{Digest, RowDigests, digest, hexadecimal, names};
 use crate::failure::{Failure, Result};
 use crate::model::{Lsn, Position, TableName};
 
@@ -36,17 +34,13 @@ pub struct Chained {
     pub unchained: u64,
     /// Heads from elsewhere that are in it.
     pub anchors: u64,
-    /// All of them are counted, and the first are told.
-    pub findings: u64,
-    pub told: Vec<Finding>,
+    #[serde(flatten)]
+    pub findings: Findings,
 }
 
 impl Chained {
     fn find(&mut self, subject: impl ToString, finding: impl Into<String>) {
-        self.findings += 1;
-        if self.told.len() < MOST_FINDINGS {
-            self.told.push(Finding::new(subject, finding));
-        }
+        self.findings.add(Finding::new(subject, finding));
     }
 }
 
@@ -73,10 +67,16 @@ pub async fn verify_chain(archive: &Archive, anchors: &[Head]) -> Result<Chained
             .remedy("a chain begins with the first transaction that this version of run archives"));
     };
     let (from, head) = (first.link.from, last.head());
-    let (transactions, told) = (listed.iter().filter(|one| one.lsn >= from).count() as u64, Vec::new());
-    let (links_found, changes, unchained, found) = (links.len() as u64, 0, 0, 0);
-    let mut chained =
-        Chained { from, head, links: links_found, transactions, changes, unchained, anchors: 0, findings: found, told };
+    let mut chained = Chained {
+        from,
+        head,
+        links: links.len() as u64,
+        transactions: listed.iter().filter(|one| one.lsn >= from).count() as u64,
+        changes: 0,
+        unchained: 0,
+        anchors: 0,
+        findings: Findings::default(),
+    };
     look_at_links(&links, &listed, &mut chained);
     look_at_anchors(&links, anchors, &mut chained);
     let mut names: Vec<TableName> = archive.tables_ever().await?.into_keys().collect();

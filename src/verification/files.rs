@@ -171,15 +171,13 @@ impl Changes {
     fn listed(transactions: &[Transaction], table: &TableName) -> Changes {
         let mut changes = Changes::default();
         for (lsn, counts) in of_table(transactions, table) {
-            for operation in OPERATIONS {
+            for operation in OperationCounts::COUNTED {
                 changes.add(Rows { lsn, operation, rows: counts.of(operation) });
             }
         }
         changes
     }
 }
-
-const OPERATIONS: [Operation; 4] = [Operation::Insert, Operation::Update, Operation::Delete, Operation::Truncate];
 
 fn of_table<'a>(
     transactions: &'a [Transaction],

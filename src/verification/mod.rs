@@ -35,6 +35,23 @@ impl Finding {
 /// Findings that are told one by one, at most; of more, the number.
 const MOST_FINDINGS: usize = 100;
 
+/// All findings of a look, of which the first are told one by one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    #[serde(rename = "findings")]
+    pub count: u64,
+    pub told: Vec<Finding>,
+}
+
+impl Findings {
+    fn add(&mut self, finding: Finding) {
+        self.count += 1;
+        if self.told.len() < MOST_FINDINGS {
+            self.told.push(finding);
+        }
+    }
+}
+
 /// What was found of an archive.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verified {
@@ -46,17 +63,13 @@ pub struct Verified {
     pub proven: u64,
     pub transactions: u64,
     pub changes: u64,
-    /// All of them are counted, and the first are told.
-    pub findings: u64,
-    pub told: Vec<Finding>,
+    #[serde(flatten)]
+    pub findings: Findings,
 }
 
 impl Verified {
     fn find(&mut self, finding: Finding) {
-        self.findings += 1;
-        if self.told.len() < MOST_FINDINGS {
-            self.told.push(finding);
-        }
+        self.findings.add(finding);
     }
 }
 
@@ -73,8 +86,7 @@ pub async fn verify(archive: &Archive) -> Result<Verified> {
         proven: 0,
         transactions: 0,
         changes: 0,
-        findings: 0,
-        told: Vec::new(),
+        findings: Findings::default(),
     };
     let transactions = archive.transactions(watermark).await?;
     verified.transactions = transactions.len() as u64;

@@ -50,16 +50,16 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
         .await
 }
 
+/// A table's columns: name, and whether it is of the key that tells its rows apart.
+pub(super) fn shown_columns(columns: &[Column], key: &[&str]) -> Vec<Json> {
+    columns.iter().map(|column| json!({ "name": column.name, "key": key.contains(&column.name.as_str()) })).collect()
+}
+
 /// The same of a chronicle's.
 pub(super) async fn columns_of(chronicle: &Chronicle) -> Result<Vec<Json>> {
     let key = query::row_key(chronicle).await?;
     let key: Vec<&str> = key.iter().map(String::as_str).collect();
     Ok(shown_columns(chronicle.columns(), &key))
-}
-
-/// A table's columns: name, and whether it is of the key that tells its rows apart.
-pub(super) fn shown_columns(columns: &[Column], key: &[&str]) -> Vec<Json> {
-    columns.iter().map(|column| json!({ "name": column.name, "key": key.contains(&column.name.as_str()) })).collect()
 }
 
 /// A change with the row before and after, value by value in the order of the columns.

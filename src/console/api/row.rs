@@ -12,7 +12,7 @@ use crate::console::view::View;
 use crate::history::Account;
 use crate::http::Request;
 use crate::model::Column;
-use crate::query::{self, Sought};
+use crate::query::{self, Sought, setter};
 
 pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request) -> Told {
     let view = View::of(console, visitor).await?;
@@ -48,16 +48,9 @@ pub(super) async fn tell(console: &Console, visitor: &Visitor, request: &Request
 /// Who gave each column the value that it has, or had last. Nobody, where it is older than what is known.
 fn blame(past: &[query::Told], columns: &[Column]) -> Vec<Json> {
     let last = past.iter().rev().find_map(|told| told.new.as_ref().or(told.old.as_ref()));
-    let setter = |at: usize| {
-        past.iter().rev().find(|told| match (&told.old, &told.new) {
-            (_, None) => false,
-            (None, Some(_)) => true,
-            (Some(old), Some(new)) => old.field(at) != new.field(at),
-        })
-    };
     let Some(last) = last else { return Vec::new() };
     let told = |(at, column): (usize, &Column)| {
-        let set = setter(at).map(|told| {
+        let set = setter(past, at).map(|told| {
             json!({ "lsn": told.lsn, "xid": told.xid, "op": told.operation,
                 "micros": told.time.map(|time| time.timestamp_micros()) })
         });

@@ -16,6 +16,8 @@ use crate::failure::Result;
 use crate::model::{AlertRecord, Severity, TableName};
 use crate::postgres::Source;
 
+pub use webhook::post_json;
+
 /// Alerts that may wait for one sink.
 const QUEUED: usize = 256;
 /// How long an attempt may take.

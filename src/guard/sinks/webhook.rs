@@ -15,10 +15,16 @@ static CLIENT: LazyLock<Option<Client>> =
     LazyLock::new(|| Client::builder().timeout(Duration::from_secs(20)).build().ok());
 
 pub(super) async fn deliver(url: &str, format: WebhookFormat, delivery: &Delivery) -> Result<()> {
+    post_json(url, body(format, delivery).to_string()).await
+}
+
+/// Sends a JSON document.
+///
+/// # Errors
+/// Transient where it is not taken, without the address, which often is the secret itself.
+pub async fn post_json(url: &str, body: String) -> Result<()> {
     let client = CLIENT.as_ref().ok_or_else(|| Failure::failed("no HTTP client can be made"))?;
-    let body = body(format, delivery).to_string();
     let request = client.post(url).header("content-type", "application/json").body(body);
-    // The address often is the secret itself.
     let answer = request.send().await.map_err(|error| Failure::transient(error.without_url().to_string()))?;
     let status = answer.status();
     if status.is_success() { Ok(()) } else { Err(Failure::transient(format!("the webhook answers {status}"))) }
