@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::layout::LogTable;
 use crate::failure::{Failure, Result};
 use crate::model::{
-    Commit, DdlRecord, GapRecord, Identity, LogicalMessage, Lsn, Mark, OperationCounts, Position, RelationEvent,
-    RelationRecord, RelationVersion, RestoreRecord, SequenceSample, TableName, Transaction, Xid,
+    Commit, DdlRecord, GapRecord, Identity, LogicalMessage, Lsn, Mark, MarkKind, OperationCounts, Position,
+    RelationEvent, RelationRecord, RelationVersion, RestoreRecord, SequenceSample, TableName, Transaction, Xid,
 };
 
 /// The columns of a log table.
@@ -99,7 +99,7 @@ static SEQUENCES: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 static MARKS: LazyLock<SchemaRef> =
-    LazyLock::new(|| Arc::new(Schema::new(vec![number("lsn"), time("ts"), text("name"), text("user")])));
+    LazyLock::new(|| Arc::new(Schema::new(vec![number("lsn"), time("ts"), text("name"), text("user"), text("kind")])));
 
 static RESTORES: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![number("lsn"), time("ts"), number("xid"), text("report")])));
@@ -412,6 +412,8 @@ pub(super) struct MarkRow {
     ts: DateTime<Utc>,
     name: String,
     user: Option<String>,
+    /// Missing in archives that were written before there were kinds.
+    kind: Option<MarkKind>,
 }
 
 impl LogRow for MarkRow {
@@ -419,7 +421,8 @@ impl LogRow for MarkRow {
     type Value = Mark;
 
     fn value(self) -> Result<Mark> {
-        Ok(Mark { name: self.name, lsn: Lsn::from_i64(self.lsn), time: self.ts, user: self.user })
+        let kind = self.kind.unwrap_or_default();
+        Ok(Mark { name: self.name, kind, lsn: Lsn::from_i64(self.lsn), time: self.ts, user: self.user })
     }
 }
 
@@ -429,7 +432,8 @@ impl RareRow for MarkRow {
     }
 
     fn of(mark: &Mark) -> Self {
-        MarkRow { lsn: mark.lsn.as_i64(), ts: mark.time, name: mark.name.clone(), user: mark.user.clone() }
+        let (name, user) = (mark.name.clone(), mark.user.clone());
+        MarkRow { lsn: mark.lsn.as_i64(), ts: mark.time, name, user, kind: Some(mark.kind) }
     }
 }
 

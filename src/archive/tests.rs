@@ -10,11 +10,13 @@ use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 
+use super::delta::DeltaTable;
 use super::faults::{Fault, Faulty};
 use super::*;
 use crate::failure::{Category, Failure, Result};
 use crate::model::{
-    Commit, Identity, Lsn, Mark, Position, RelationEvent, RelationRecord, RelationVersion, TableName, Transaction,
+    Commit, Identity, Lsn, Mark, MarkKind, Position, RelationEvent, RelationRecord, RelationVersion, TableName,
+    Transaction,
 };
 
 const START: Lsn = Lsn(1000);
@@ -112,7 +114,13 @@ impl Capture {
             publication.transactions.push(Transaction { commit, tables: BTreeMap::new(), context: None });
             if has_mark(number) {
                 let name = format!("m{number}");
-                publication.marks.push(Mark { name, lsn: commit.lsn, time: commit.time, user: None });
+                publication.marks.push(Mark {
+                    name,
+                    kind: MarkKind::Mark,
+                    lsn: commit.lsn,
+                    time: commit.time,
+                    user: None,
+                });
             }
         }
         for (table, rows) in rows {
@@ -200,6 +208,22 @@ async fn seen(objects: &Arc<InMemory>) -> Seen {
     let marks = archive.marks(watermark).await.unwrap().into_iter().map(|mark| mark.name).collect();
     let relations = archive.relations().await.unwrap().iter().map(|record| record.position.lsn).collect();
     Seen { watermark, transactions, marks, relations, rows }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_an_earlier_version_gets_its_new_columns() {
+    let objects = new_archive().await;
+    let store = Faulty::over(&objects, None).store();
+    let old: Vec<_> =
+        log::schema(LogTable::Marks).fields().iter().filter(|field| field.name() != "kind").cloned().collect();
+    let path = TablePath::Log(LogTable::Marks);
+    DeltaTable::open_or_create(&store, &path, &Schema::new(old)).await.unwrap();
+    let mut capture = Capture::start(&store).await.unwrap();
+    let mut publication = capture.publication(2).await.unwrap();
+    publication.marks[0].kind = MarkKind::Deployment;
+    capture.writer.publish(&publication).await.unwrap();
+    let marks = Archive::open(&store).await.unwrap().marks(commit(2).end_lsn).await.unwrap();
+    assert_eq!(marks.iter().map(|mark| mark.kind).collect::<Vec<_>>(), [MarkKind::Deployment]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

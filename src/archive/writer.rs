@@ -305,7 +305,8 @@ impl ArchiveWriter {
         if values.is_empty() {
             return Ok(());
         }
-        self.open(TablePath::Log(R::TABLE), &log::schema(R::TABLE)).await.map(|_| ())
+        let schema = log::schema(R::TABLE);
+        self.open(TablePath::Log(R::TABLE), &schema).await?.delta.add_missing_columns(&schema).await
     }
 
     async fn stage_log<R: RareRow>(

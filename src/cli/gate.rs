@@ -11,7 +11,7 @@ use super::output::{print_document, print_text};
 use crate::failure::{Failure, Result};
 use crate::guard::{Verdict, drift, gate_after, gate_before, gate_finding};
 use crate::history::source_position;
-use crate::model::Point;
+use crate::model::{MarkKind, Point};
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -71,7 +71,7 @@ async fn before(context: &Context, asked: &Asked) -> Result<Verdict> {
     if !verdict.passed {
         return Ok(verdict);
     }
-    let (lsn, archived) = mark::make(context, &source, &archive, &asked.name).await?;
+    let (lsn, archived) = mark::make(context, &source, &archive, &asked.name, MarkKind::Deployment).await?;
     let details = match &archived {
         Ok(()) => format!("mark:{} is made at {lsn}, and archived", asked.name),
         Err(late) => format!("mark:{} is made at {lsn}, and not archived: {late}", asked.name),

@@ -12,7 +12,7 @@ use super::progress::say;
 use crate::archive::Archive;
 use crate::capture;
 use crate::failure::{Failure, Result};
-use crate::model::{Lsn, Point};
+use crate::model::{Lsn, MarkKind, Point};
 use crate::postgres::{MessageKind, Source, emit_message};
 use crate::transaction::MARK_PREFIX;
 
@@ -21,11 +21,15 @@ pub(super) struct MarkArgs {
     /// The point's name; it is written mark:NAME wherever a point is asked for
     #[arg(value_parser = parse_name)]
     name: String,
+    /// Say that a deployment begins here, as `gate before` does
+    #[arg(long)]
+    deployment: bool,
 }
 
 pub(super) async fn run(context: &Context, args: MarkArgs) -> Result<()> {
     let (source, archive) = (context.source()?, context.archive().await?);
-    let (lsn, archived) = make(context, &source, &archive, &args.name).await?;
+    let kind = if args.deployment { MarkKind::Deployment } else { MarkKind::Mark };
+    let (lsn, archived) = make(context, &source, &archive, &args.name, kind).await?;
     if context.json {
         return print_document(stdout(), &json!({ "name": args.name, "lsn": lsn, "archived": archived.is_ok() }));
     }
@@ -45,13 +49,14 @@ pub(super) async fn make(
     source: &Source,
     archive: &Archive,
     name: &str,
+    kind: MarkKind,
 ) -> Result<(Lsn, Result<()>)> {
     require_new(archive, name).await?;
     // Whether the archive has it is looked at below, with a limit; commits may be set to wait for it without one.
     let session = source.without_waiting().connect("afterimage mark").await?;
     capture::require_same_source(&session, archive.identity()).await?;
     let user: String = session.query_one("SELECT session_user::text", &[]).await?.get(0);
-    let content = json!({ "name": name, "user": user }).to_string();
+    let content = json!({ "name": name, "kind": kind, "user": user }).to_string();
     // Restores never move a sequence back, and an auditor wants to know where each stood.
     capture::sample_sequences(&session, &mut HashMap::new()).await?;
     let lsn = emit_message(&session, MessageKind::Transactional, MARK_PREFIX, &content).await?;

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::archive::Archive;
 use crate::failure::Result;
-use crate::model::{AlertEvent, Lsn, Severity, one_line};
+use crate::model::{AlertEvent, Lsn, MarkKind, Severity, one_line};
 
 /// How old what is shown may be.
 const FRESH_FOR: Duration = Duration::from_secs(3);
@@ -20,7 +20,7 @@ const SHOWN: usize = 200;
 /// Something that happened at a time.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Event {
-    /// `mark`, `alert`, `ddl`, `restore`, `gap`.
+    /// `mark`, `deployment`, `alert`, `ddl`, `restore`, `gap`.
     pub(super) kind: &'static str,
     /// Milliseconds since 1970.
     pub(super) time: i64,
@@ -70,9 +70,12 @@ async fn read(archive: &Archive) -> Result<Vec<Event>> {
     };
     let mut all: Vec<Event> = Vec::new();
     for mark in archive.marks(watermark).await? {
-        // A gate makes a mark before each deployment.
+        let kind = match mark.kind {
+            MarkKind::Mark => "mark",
+            MarkKind::Deployment => "deployment",
+        };
         let label = mark.user.map_or_else(|| mark.name.clone(), |user| format!("{} by {user}", mark.name));
-        all.push(event("mark", mark.time, &label, Some(mark.lsn)));
+        all.push(event(kind, mark.time, &label, Some(mark.lsn)));
     }
     let alerts = archive.alerts().await?;
     // What was raised while in progress has its transaction since it committed.

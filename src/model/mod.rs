@@ -19,6 +19,6 @@ pub use point::{Point, PointSyntax};
 pub use relation::{BaseType, Column, Identity, Operation, RelationVersion};
 pub use said::{ContextFilter, Said, one_line};
 pub use transaction::{
-    Commit, DdlRecord, GapRecord, LogicalMessage, Mark, OperationCounts, Position, RelationEvent, RelationRecord,
-    RestoreRecord, SequenceSample, Transaction,
+    Commit, DdlRecord, GapRecord, LogicalMessage, Mark, MarkKind, OperationCounts, Position, RelationEvent,
+    RelationRecord, RestoreRecord, SequenceSample, Transaction,
 };

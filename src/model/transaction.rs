@@ -92,10 +92,22 @@ impl Transaction {
     }
 }
 
+/// Why a mark was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MarkKind {
+    /// Somebody named a point.
+    #[default]
+    Mark,
+    /// A deployment begins there.
+    Deployment,
+}
+
 /// A named point.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     pub name: String,
+    pub kind: MarkKind,
     /// Commit LSN of the transaction that made the mark.
     pub lsn: Lsn,
     pub time: DateTime<Utc>,

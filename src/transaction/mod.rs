@@ -182,7 +182,9 @@ impl OpenTransaction {
                 let mark = json();
                 let text = |key: &str| mark.get(key).and_then(Json::as_str).map(str::to_owned);
                 if let Some(name) = text("name") {
-                    self.marks.push(Mark { name, lsn: self.commit_lsn, time, user: text("user") });
+                    // Whoever writes marks by hand need not say why.
+                    let kind = serde_json::from_value(mark["kind"].clone()).unwrap_or_default();
+                    self.marks.push(Mark { name, kind, lsn: self.commit_lsn, time, user: text("user") });
                 }
             }
             RESTORE_PREFIX => {

@@ -25,7 +25,10 @@ async function look(browser, device, viewport, colorScheme) {
     const { page, close } = await open(browser, base, { viewport, colorScheme, hasTouch: device === "phone", refused: name === "wrong" });
     await page.goto(base + path);
     await settled(page);
-    if (name === "timeline") await page.waitForSelector(".plot rect.delete");
+    if (name === "timeline") {
+      await page.waitForSelector(".plot rect.delete");
+      for (const kind of ["mark", "deployment"]) await page.waitForSelector(`.happening.${kind}`, { state: "attached" });
+    }
     if (name === "plan") {
       await page.getByRole("button", { name: "Plan", exact: true }).click();
       await page.waitForSelector(".command.main", { timeout: 60_000 });

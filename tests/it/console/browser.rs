@@ -101,7 +101,7 @@ async fn every_page_is_sound_in_every_form() {
         client.execute("INSERT INTO notes VALUES ('scripted', 1, 'plain')", &[]).await.unwrap();
         client.execute("UPDATE notes SET note = $1 WHERE id = 'scripted'", &[&MARKUP]).await.unwrap();
         database.run("SET application_name = '<b>nobody</b>'; DELETE FROM notes WHERE tenant_id = 2").await;
-        site.command(["mark", "after"]).run(PATIENCE).expect(0);
+        site.command(["gate", "before", "after"]).run(PATIENCE).expect(0);
         let scene = Scene::serve(database, directory, "", &[]);
         (scene, archiver)
     };

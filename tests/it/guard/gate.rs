@@ -25,6 +25,8 @@ async fn pre_and_post_deployment_validation_closes_the_gate_where_it_must() {
         fs::write(&file, "[[expect]]\ntable = \"core_relationships\"\nupdate = \"1..10\"\n").unwrap();
         let open = watch.afterimage(&["gate", "before", "release-7", "--file", path]).expect(0);
         assert!(open.stdout.contains("## Gate before `release-7`: passed"), "{}", open.stdout);
+        let marks = ["query", "--format", "csv", "SELECT name, kind FROM afterimage.marks"];
+        assert_eq!(watch.afterimage(&marks).expect(0).stdout, "name,kind\nrelease-7,deployment\n");
         client.batch_execute("UPDATE core_relationships SET organization_id = 1 WHERE id < 5").await.unwrap();
         watch.afterimage(&["gate", "after", "release-7", "--file", path]).expect(0);
         // The deployment's last step deletes what it should not.

@@ -32,7 +32,7 @@ export interface Timeline {
 }
 
 export interface Happening {
-  kind: "mark" | "alert" | "ddl" | "restore" | "gap";
+  kind: "mark" | "deployment" | "alert" | "ddl" | "restore" | "gap";
   time: number;
   end: number | null;
   label: string;

@@ -4,6 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Counts, Happening, Timeline } from "../api";
 import { duration, short, time } from "../format";
 import { announce, describeCounts } from "../parts";
+import { KINDS } from "./kinds";
 
 export interface Chosen { from: number; to: number }
 
@@ -20,10 +21,6 @@ interface Props {
 }
 
 const TOP = 34, HEIGHT = 300, LEFT = 52, RIGHT = 8, AXIS = 26;
-const KINDS: Record<Happening["kind"], string> = { mark: "Mark", alert: "Alert", ddl: "Definition", restore: "Restore", gap: "Gap" };
-const SHAPES: Record<Happening["kind"], string> = {
-  mark: "M-5-6H5L0 3Z", alert: "M0-8L7 5H-7Z", ddl: "M-5-5H5V5H-5Z", restore: "M0-7L6 0L0 7L-6 0Z", gap: "M-5-5L5 5M5-5L-5 5",
-};
 
 export function useWidth<T extends HTMLElement>() {
   const box = useRef<T>(null);
@@ -180,7 +177,7 @@ export function Chart({ drawn, happenings, chosen, log, onZoom, onChoose, onMove
             <line class="base" x1={LEFT} x2={width - RIGHT} y1={base} y2={base} />
             {happenings.filter((one) => one.kind !== "gap").map((one, at) => (
               <g key={at} class={`happening ${one.kind} ${one.severity ?? ""}`} transform={`translate(${x(one.time)} 14)`}>
-                <line y1={8} y2={HEIGHT - AXIS - 14} /><path d={SHAPES[one.kind]} />
+                <line y1={8} y2={HEIGHT - AXIS - 14} /><path d={KINDS[one.kind].shape} />
               </g>
             ))}
             {shownBar !== null && !drag && <rect class="cursor" x={LEFT + (shownBar * inner) / bars - 1} width={Math.max(3, barWidth + 2)} y={TOP - 4} height={room + 8} />}
@@ -190,7 +187,7 @@ export function Chart({ drawn, happenings, chosen, log, onZoom, onChoose, onMove
       </div>
       <p class="readout" aria-hidden="true">
         {drag && Math.abs(drag[1] - drag[0]) >= 6 ? <>{label(when(Math.min(...drag)), when(Math.max(...drag)) - when(Math.min(...drag)))} · zoom to {duration(when(Math.max(...drag)) - when(Math.min(...drag)))}</>
-          : shownBar !== null && shownCounts ? <>{label(start(shownBar), drawn.width)} · {describeCounts(shownCounts)}{near(happenings, start(shownBar), Math.max(drawn.width, ((drawn.to - drawn.from) / inner) * 8)).map((one) => ` · ${KINDS[one.kind]}: ${one.label}`).slice(0, 2)}</>
+          : shownBar !== null && shownCounts ? <>{label(start(shownBar), drawn.width)} · {describeCounts(shownCounts)}{near(happenings, start(shownBar), Math.max(drawn.width, ((drawn.to - drawn.from) / inner) * 8)).map((one) => ` · ${KINDS[one.kind].name}: ${one.label}`).slice(0, 2)}</>
             : <>One bar is {duration(drawn.width)}. Click a bar for its transactions; drag to zoom.</>}
       </p>
       <p id="chart-keys" class="away">Arrow keys move from bar to bar, Enter lists a bar's transactions, D goes to the bar with most deletions, plus and minus zoom, Shift with arrows moves the range, 0 shows everything.</p>

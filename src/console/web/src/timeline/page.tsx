@@ -7,6 +7,7 @@ import { useLoaded } from "../load";
 import { announce, Busy, Problem, Scroll, Tally, transactionAddress } from "../parts";
 import { change, usePlace } from "../route";
 import { Chart, label, useWidth, type Chosen } from "./chart";
+import { KINDS } from "./kinds";
 
 const SHORTEST = 1000;
 /** Transactions that are listed at first. */
@@ -141,12 +142,10 @@ function Filters({ shown, me, filter, logScale }: { shown: Timeline | null; me: 
 function Legend({ shown, happenings, loading }: { shown: Timeline; happenings: Happening[]; loading: boolean }) {
   const sum = shown.bars.reduce((sum, [, ...counts]) => sum.map((n, at) => n + counts[at]!), [0, 0, 0, 0]);
   const kinds = [...new Set(happenings.map((one) => one.kind))];
-  const names = { mark: "mark", alert: "alert", ddl: "definition", restore: "restore", gap: "gap" };
-  const signs = { mark: "▼", alert: "▲", ddl: "■", restore: "◆", gap: "×" };
   return (
     <p class="legend" aria-busy={loading}>
       {["insert", "update", "delete", "truncate"].map((op, at) => (sum[at] || at < 3) ? <span key={op}><i class={`swatch ${op}`} aria-hidden="true" />{["inserted", "updated", "deleted", "truncations"][at]} <b>{count(sum[at]!)}</b></span> : null)}
-      {kinds.map((kind) => <span key={kind} class={`happening-sign ${kind}`}><i aria-hidden="true">{signs[kind]}</i> {names[kind]}</span>)}
+      {kinds.map((kind) => <span key={kind} class={`happening-sign ${kind}`}><i aria-hidden="true">{KINDS[kind].sign}</i> {KINDS[kind].name.toLowerCase()}</span>)}
     </p>
   );
 }
@@ -249,7 +248,6 @@ function List({ transactions }: { transactions: Listed[] }) {
 }
 
 function Happenings({ happenings, more, zoom }: { happenings: Happening[]; more: number; zoom: (a: number, b: number) => void }) {
-  const names = { mark: "Mark", alert: "Alert", ddl: "Definition", restore: "Restore", gap: "Gap" };
   const newest = [...happenings].sort((a, b) => b.time - a.time);
   return (
     <section class="card" aria-labelledby="happenings-title">
@@ -257,9 +255,9 @@ function Happenings({ happenings, more, zoom }: { happenings: Happening[]; more:
       <ul class="happenings">
         {newest.slice(0, 100).map((one, at) => (
           <li key={at}>
-            <span class={`badge ${one.kind} ${one.severity ?? ""}`}>{one.severity ?? names[one.kind]}</span>
+            <span class={`badge ${one.kind} ${one.severity ?? ""}`}>{one.severity ?? KINDS[one.kind].name}</span>
             <span class="nowrap quiet">{time(one.time)}</span>
-            <span class="text">{one.lsn ? <a href={one.kind === "mark" ? `/differences?from=mark:${encodeURIComponent(one.label.replace(/ by [^ ]*$/, ""))}` : transactionAddress(one.lsn)}>{one.label}</a> : one.label}</span>
+            <span class="text">{one.lsn ? <a href={one.kind === "mark" || one.kind === "deployment" ? `/differences?from=mark:${encodeURIComponent(one.label.replace(/ by [^ ]*$/, ""))}` : transactionAddress(one.lsn)}>{one.label}</a> : one.label}</span>
             <button type="button" class="button small" onClick={() => zoom(one.time - 30_000, (one.end ?? one.time) + 30_000)} aria-label={`Zoom to ${one.label}`}>Zoom</button>
           </li>
         ))}
