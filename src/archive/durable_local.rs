@@ -10,6 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ const STORE: &str = "DurableLocal";
 #[derive(Debug)]
 pub struct DurableLocal {
     inner: LocalFileSystem,
+    disk: Arc<dyn Disk>,
 }
 
 impl DurableLocal {
@@ -35,8 +37,61 @@ impl DurableLocal {
     /// # Errors
     /// Whatever the file system says.
     pub fn new(root: &FilePath) -> Result<DurableLocal> {
-        create_synced(root).map_err(|error| failed(root, error))?;
-        Ok(DurableLocal { inner: LocalFileSystem::new_with_prefix(root)? })
+        DurableLocal::on(Arc::new(RealDisk), root)
+    }
+
+    fn on(disk: Arc<dyn Disk>, root: &FilePath) -> Result<DurableLocal> {
+        create_synced(&*disk, root).map_err(|error| failed(root, error))?;
+        Ok(DurableLocal { inner: LocalFileSystem::new_with_prefix(root)?, disk })
+    }
+}
+
+/// What the operating system does to a disk. Tests have one whose power is cut.
+trait Disk: fmt::Debug + Send + Sync {
+    /// Makes a file and writes it.
+    fn write_new(&self, path: &FilePath, payload: &PutPayload) -> io::Result<File>;
+    /// Puts a file's content on the disk.
+    fn sync(&self, file: &File) -> io::Result<()>;
+    fn link(&self, from: &FilePath, to: &FilePath) -> io::Result<()>;
+    fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()>;
+    fn remove(&self, path: &FilePath) -> io::Result<()>;
+    fn create_directory(&self, path: &FilePath) -> io::Result<()>;
+    /// Puts a directory's entries on the disk.
+    fn sync_directory(&self, directory: &FilePath) -> io::Result<()>;
+}
+
+#[derive(Debug)]
+struct RealDisk;
+
+impl Disk for RealDisk {
+    fn write_new(&self, path: &FilePath, payload: &PutPayload) -> io::Result<File> {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        payload.iter().try_for_each(|part| file.write_all(part))?;
+        Ok(file)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_all()
+    }
+
+    fn link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &FilePath) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_directory(&self, path: &FilePath) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+
+    fn sync_directory(&self, directory: &FilePath) -> io::Result<()> {
+        File::open(directory)?.sync_all()
     }
 }
 
@@ -54,8 +109,8 @@ impl ObjectStore for DurableLocal {
             PutMode::Overwrite => false,
             PutMode::Update(_) => return Err(not_implemented("put with an expected version")),
         };
-        let path = self.inner.path_to_filesystem(location)?;
-        let write = move || write_synced(&path, &payload, create).map_err(|error| failed(&path, error));
+        let (path, disk) = (self.inner.path_to_filesystem(location)?, Arc::clone(&self.disk));
+        let write = move || write_synced(&*disk, &path, &payload, create).map_err(|error| failed(&path, error));
         match tokio::task::spawn_blocking(write).await {
             Ok(written) => written.map(|()| PutResult { e_tag: None, version: None }),
             Err(source) => Err(object_store::Error::JoinError { source }),
@@ -118,23 +173,26 @@ fn failed(path: &FilePath, source: io::Error) -> object_store::Error {
     }
 }
 
-fn write_synced(path: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
+fn write_synced(disk: &dyn Disk, path: &FilePath, payload: &PutPayload, create: bool) -> io::Result<()> {
     let directory = path.parent().ok_or_else(|| io::Error::from(ErrorKind::InvalidInput))?;
     let staging = staging_path(path);
-    let mut file = match OpenOptions::new().write(true).create_new(true).open(&staging) {
+    let written = match disk.write_new(&staging, payload) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            create_synced(directory)?;
-            OpenOptions::new().write(true).create_new(true).open(&staging)?
+            create_synced(disk, directory)?;
+            disk.write_new(&staging, payload)
         }
-        opened => opened?,
+        written => written,
     };
-    let placed = fill(&mut file, payload).and_then(|()| place(&staging, path, create));
+    let placed = written.and_then(|file| disk.sync(&file)).and_then(|()| match create {
+        true => disk.link(&staging, path),
+        false => disk.rename(&staging, path),
+    });
     if create || placed.is_err() {
         // The link has its own name by now; a leftover only takes space, and listings hide it.
-        let _ = fs::remove_file(&staging);
+        let _ = disk.remove(&staging);
     }
     placed?;
-    sync_directory(directory)
+    disk.sync_directory(directory)
 }
 
 /// A name beside the target that the library's listings leave out (`#` and digits).
@@ -145,40 +203,198 @@ fn staging_path(path: &FilePath) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn fill(file: &mut File, payload: &PutPayload) -> io::Result<()> {
-    payload.iter().try_for_each(|part| file.write_all(part))?;
-    file.sync_all()
-}
-
-fn place(staging: &FilePath, path: &FilePath, create: bool) -> io::Result<()> {
-    if create { fs::hard_link(staging, path) } else { fs::rename(staging, path) }
-}
-
 /// Creates a directory and syncs every directory that got a new entry on the way.
-fn create_synced(directory: &FilePath) -> io::Result<()> {
+fn create_synced(disk: &dyn Disk, directory: &FilePath) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = directory.parent() {
-        create_synced(parent)?;
+    let parent =
+        directory.parent().map(|parent| if parent.as_os_str().is_empty() { FilePath::new(".") } else { parent });
+    if let Some(parent) = parent {
+        create_synced(disk, parent)?;
     }
-    match fs::create_dir(directory) {
+    match disk.create_directory(directory) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && directory.is_dir() => {}
         created => created?,
     }
-    directory.parent().map_or(Ok(()), sync_directory)
-}
-
-fn sync_directory(directory: &FilePath) -> io::Result<()> {
-    let directory = if directory.as_os_str().is_empty() { FilePath::new(".") } else { directory };
-    File::open(directory)?.sync_all()
+    parent.map_or(Ok(()), |parent| disk.sync_directory(parent))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::os::unix::fs::MetadataExt as _;
+    use std::sync::Mutex;
+
     use object_store::ObjectStoreExt as _;
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
 
     use super::*;
+
+    /// A disk that keeps what was synced and nothing else for certain, and whose power fails after so many operations.
+    #[derive(Debug)]
+    struct FailingDisk {
+        left: AtomicU64,
+        volatile: Mutex<Volatile>,
+    }
+
+    /// What a power cut may take.
+    #[derive(Debug, Default)]
+    struct Volatile {
+        /// Files, by their inode.
+        contents: BTreeSet<u64>,
+        /// Entries of directories, and what was there before.
+        entries: Vec<(PathBuf, PathBuf, Before)>,
+    }
+
+    #[derive(Debug)]
+    enum Before {
+        Nothing,
+        Content(Vec<u8>),
+        NoDirectory,
+    }
+
+    impl FailingDisk {
+        fn step(&self) -> io::Result<()> {
+            let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            left.map(drop).map_err(|_| io::Error::other("the power is gone"))
+        }
+
+        fn entry(&self, path: &FilePath, before: Before) {
+            let directory = path.parent().unwrap().to_owned();
+            self.volatile.lock().unwrap().entries.push((directory, path.to_owned(), before));
+        }
+
+        /// What is found below a directory when the power is back.
+        fn cut(&self, root: &FilePath, dice: &mut StdRng) {
+            let Volatile { contents, entries } = std::mem::take(&mut *self.volatile.lock().unwrap());
+            for (_, path, before) in entries.into_iter().rev() {
+                // The system may have written of its own accord.
+                if dice.random() {
+                    continue;
+                }
+                let _ = match before {
+                    Before::Nothing => fs::remove_file(&path),
+                    Before::Content(content) => fs::write(&path, content),
+                    Before::NoDirectory => fs::remove_dir_all(&path),
+                };
+            }
+            let torn = |path: &FilePath| {
+                let metadata = fs::metadata(path).unwrap();
+                if contents.contains(&metadata.ino()) {
+                    OpenOptions::new().write(true).open(path).unwrap().set_len(metadata.len() / 2).unwrap();
+                }
+            };
+            files(root, &torn);
+        }
+    }
+
+    impl Disk for FailingDisk {
+        fn write_new(&self, path: &FilePath, payload: &PutPayload) -> io::Result<File> {
+            self.step()?;
+            let file = RealDisk.write_new(path, payload)?;
+            self.volatile.lock().unwrap().contents.insert(file.metadata()?.ino());
+            self.entry(path, Before::Nothing);
+            Ok(file)
+        }
+
+        fn sync(&self, file: &File) -> io::Result<()> {
+            self.step()?;
+            self.volatile.lock().unwrap().contents.remove(&file.metadata()?.ino());
+            Ok(())
+        }
+
+        fn link(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+            self.step()?;
+            RealDisk.link(from, to)?;
+            self.entry(to, Before::Nothing);
+            Ok(())
+        }
+
+        fn rename(&self, from: &FilePath, to: &FilePath) -> io::Result<()> {
+            self.step()?;
+            let before = fs::read(to).map_or(Before::Nothing, Before::Content);
+            RealDisk.rename(from, to)?;
+            self.entry(to, before);
+            Ok(())
+        }
+
+        fn remove(&self, path: &FilePath) -> io::Result<()> {
+            self.step()?;
+            RealDisk.remove(path)
+        }
+
+        fn create_directory(&self, path: &FilePath) -> io::Result<()> {
+            self.step()?;
+            RealDisk.create_directory(path)?;
+            self.entry(path, Before::NoDirectory);
+            Ok(())
+        }
+
+        fn sync_directory(&self, directory: &FilePath) -> io::Result<()> {
+            self.step()?;
+            self.volatile.lock().unwrap().entries.retain(|(of, ..)| of != directory);
+            Ok(())
+        }
+    }
+
+    fn files(directory: &FilePath, take: &dyn Fn(&FilePath)) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() { files(&path, take) } else { take(&path) }
+        }
+    }
+
+    /// What a put has answered for is there, and what it has not is there whole or not at all: whenever the power fails.
+    #[tokio::test]
+    async fn a_power_cut_takes_only_what_was_not_acknowledged() {
+        for seed in 0..300 {
+            let mut dice = StdRng::seed_from_u64(seed);
+            let root = std::env::temp_dir().join(format!("afterimage-power-{}-{seed}", std::process::id()));
+            let (mut kept, mut number): (BTreeMap<String, Vec<String>>, u64) = (BTreeMap::new(), 0);
+            for _ in 0..3 {
+                let left = AtomicU64::new(dice.random_range(1..60));
+                let disk = Arc::new(FailingDisk { left, volatile: Mutex::default() });
+                let Ok(store) = DurableLocal::on(Arc::clone(&disk) as Arc<dyn Disk>, &root.join("a/b")) else {
+                    disk.cut(&root, &mut dice);
+                    continue;
+                };
+                while disk.left.load(Ordering::SeqCst) > 0 {
+                    number += 1;
+                    let path = format!(
+                        "d{}/e{}/{}",
+                        dice.random_range(0..2),
+                        dice.random_range(0..2),
+                        dice.random_range(0..6)
+                    );
+                    let create = dice.random_ratio(1, 2);
+                    let mode = if create { PutMode::Create } else { PutMode::Overwrite };
+                    let content = format!("content {number}");
+                    let options = PutOptions { mode, ..PutOptions::default() };
+                    let put = store.put_opts(&Path::from(path.as_str()), content.clone().into(), options).await;
+                    // What may be found there afterwards: that, or also what was there before.
+                    let found = kept.entry(path).or_default();
+                    match put {
+                        Ok(_) => *found = vec![content],
+                        Err(object_store::Error::AlreadyExists { .. }) => {}
+                        Err(_) if create && found.iter().any(|one| !one.is_empty()) => {}
+                        Err(_) if found.is_empty() => *found = vec![String::new(), content],
+                        Err(_) => found.push(content),
+                    }
+                }
+                disk.cut(&root, &mut dice);
+                for (path, may_be) in &mut kept {
+                    let content = fs::read_to_string(root.join("a/b").join(path)).unwrap_or_default();
+                    assert!(may_be.contains(&content), "seed {seed}: {path} is {content:?}, not {may_be:?}");
+                    *may_be = vec![content];
+                }
+                // What was found is what counts from now on.
+                kept.retain(|_, may_be| *may_be != [String::new()]);
+            }
+            fs::remove_dir_all(root).unwrap();
+        }
+    }
 
     fn store(name: &str) -> (DurableLocal, PathBuf) {
         let root = std::env::temp_dir().join(format!("afterimage-{name}-{}", std::process::id()));
