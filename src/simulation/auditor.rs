@@ -1,6 +1,6 @@
 //! Holds what a reader of the archive finds against what the source's users did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -134,7 +134,27 @@ impl Audit<'_> {
                 Some((_, rows)) => self.compare(&name, cut, rows, rows_of(state, table.shape.oid)),
             }
         }
+        let there: BTreeSet<TableName> = state.values().map(|table| table.shape.table()).collect();
+        for name in self.names().difference(&there) {
+            if TableAt::find(&self.archive, name, cut).await?.is_some() {
+                self.world.violation(format!("2: {name} is there before {cut}, where it was not"));
+            }
+        }
         Ok(())
+    }
+
+    /// Every name that a table ever had.
+    fn names(&self) -> BTreeSet<TableName> {
+        let states = self.commits.iter().map(|commit| &commit.state).chain([&self.beginning]);
+        states.flat_map(State::values).map(|table| table.shape.table()).collect()
+    }
+
+    /// Whether a name was always that of one table, all of whose rows came by changes.
+    fn is_its_own(&self, name: &TableName, oid: u32) -> bool {
+        let states = self.commits.iter().map(|commit| &commit.state).chain([&self.beginning]);
+        let mut tables = states.flat_map(State::values);
+        !self.world.database().told.contains(&oid)
+            && tables.all(|table| (table.shape.table() == *name) == (table.shape.oid == oid))
     }
 
     /// Invariant 6: whoever asks for a point inside of a gap is refused.
@@ -173,7 +193,7 @@ impl Audit<'_> {
             .values()
             .map(|table| (table.shape.table(), table.shape.oid))
             .collect();
-        for (name, oid) in tables {
+        for (name, oid) in tables.into_iter().filter(|(name, oid)| self.is_its_own(name, *oid)) {
             let start = self.archive.identity().start_lsn;
             let found = accounts::archived(&self.archive, &name, start, self.watermark).await?;
             let wanted = accounts::committed(&self.commits, oid, &self.beginning);

@@ -86,11 +86,21 @@ pub(super) struct Database {
     pub(super) publications: BTreeSet<String>,
     /// The archiver's event triggers are installed.
     pub(super) captures_ddl: bool,
+    /// Tables whose first rows no change in the log made.
+    pub(super) told: BTreeSet<u32>,
+    next_oid: u32,
 }
 
 impl Database {
     pub(super) fn new() -> Database {
-        Database { position: Lsn(0x0100_0000), next_xid: 700, next_row: 1, next_shape: 1, ..Database::default() }
+        Database {
+            position: Lsn(0x0100_0000),
+            next_xid: 700,
+            next_row: 1,
+            next_shape: 1,
+            next_oid: 17_000,
+            ..Database::default()
+        }
     }
 
     /// Where the log ends.
@@ -121,9 +131,14 @@ impl Database {
         self.state.insert(shape.oid, Arc::new(Table { shape, rows: BTreeMap::new() }));
     }
 
-    fn next_version(&mut self) -> u64 {
+    pub(super) fn next_version(&mut self) -> u64 {
         self.next_shape += 1;
         self.next_shape
+    }
+
+    pub(super) fn new_oid(&mut self) -> u32 {
+        self.next_oid += 1;
+        self.next_oid
     }
 
     /// Gives a table another shape, in a transaction of its own.

@@ -19,6 +19,7 @@ mod catalogue;
 mod connection;
 mod database;
 mod decoding;
+mod definitions;
 mod history;
 mod model;
 mod plan;

@@ -121,7 +121,10 @@ impl Change {
 
     pub(super) fn apply(&self, state: &mut State) {
         let mut rows_of = |shape: &Arc<Shape>, change: &dyn Fn(&mut BTreeMap<RowId, Row>)| {
-            change(&mut Arc::make_mut(state.get_mut(&shape.oid).unwrap()).rows);
+            // Whoever dropped the table since has dropped its rows with it.
+            if let Some(table) = state.get_mut(&shape.oid) {
+                change(&mut Arc::make_mut(table).rows);
+            }
         };
         match self {
             Change::Insert { shape, id, new } | Change::Update { shape, id, new, .. } => {

@@ -95,6 +95,10 @@ pub(super) struct Knobs {
     pub(super) life: u64,
     /// How many percent of statements are part of a long transaction.
     pub(super) long: u32,
+    /// Lists of the store may lack what was written a moment ago.
+    pub(super) stale_lists: bool,
+    /// Tables are made, dropped and renamed, where definitions are captured.
+    pub(super) definitions: bool,
 }
 
 impl Plan {
@@ -147,6 +151,9 @@ impl Plan {
             life: [60, 300, 1500][dice.random_range(0..3)],
             long: [10, 50, 90][dice.random_range(0..3)],
             two_phase: dice.random_ratio(1, 3),
+            // No dice: histories of even seeds are what they were before there was this.
+            definitions: self.seed % 2 == 1,
+            stale_lists: self.seed % 4 == 3,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::TimeDelta;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
@@ -74,7 +75,12 @@ enum Fate {
     LostAnswer,
     /// The answer is lost, and the client asks again: what was to be new exists now.
     LostAnswerAndRetry,
+    /// What was written a moment ago may be missing in the answer.
+    Stale,
 }
+
+/// How long a list can lack what was written.
+const STALE_FOR: TimeDelta = TimeDelta::milliseconds(700);
 
 fn broken(why: &'static str) -> object_store::Error {
     object_store::Error::Generic { store: "simulated", source: why.into() }
@@ -106,6 +112,7 @@ impl SimulatedStore {
             (false, ..) => Fate::Done,
             (true, "put", 0..3) => Fate::LostAnswer,
             (true, "put", 3) => Fate::LostAnswerAndRetry,
+            (true, "list", 5..) if world.knobs.stale_lists => Fate::Stale,
             (true, _, 4) => Fate::SlowDown,
             (true, ..) => Fate::Refused,
         };
@@ -191,7 +198,7 @@ impl ObjectStore for SimulatedStore {
         let fate = self.fate("put", location.as_ref()).await?;
         let done = match fate {
             Fate::Done => self.really_put(location, payload, options).await,
-            Fate::Refused | Fate::SlowDown => Err(Self::refusal(fate)),
+            Fate::Refused | Fate::SlowDown | Fate::Stale => Err(Self::refusal(fate)),
             Fate::LostAnswer => {
                 self.really_put(location, payload, options).await?;
                 Err(Self::refusal(fate))
@@ -266,7 +273,7 @@ impl ObjectStore for SimulatedStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
         match self.fate("list", prefix.map_or("", Path::as_ref)).await? {
-            Fate::Done => self.world.objects.list_with_delimiter(prefix).await,
+            Fate::Done | Fate::Stale => self.world.objects.list_with_delimiter(prefix).await,
             fate => Err(Self::refusal(fate)),
         }
     }
@@ -291,7 +298,7 @@ impl SimulatedStore {
         let this = self.clone();
         let listing = async move {
             match this.fate("list", prefix.as_ref().map_or("", Path::as_ref)).await? {
-                Fate::Done => {
+                fate @ (Fate::Done | Fate::Stale) => {
                     let objects = &this.world.objects;
                     let listed = match &offset {
                         Some(offset) => objects.list_with_offset(prefix.as_ref(), offset),
@@ -299,6 +306,12 @@ impl SimulatedStore {
                     };
                     let mut found: Vec<ObjectMeta> = listed.try_collect().await?;
                     found.iter_mut().for_each(|meta| *meta = this.dated(meta.clone()));
+                    if fate == Fate::Stale {
+                        let since = machine::now() - STALE_FOR;
+                        let shown =
+                            |meta: &ObjectMeta| hash_of(this.world.seed, &[meta.location.as_ref().as_bytes()]) % 2 == 0;
+                        found.retain(|meta| meta.last_modified < since || shown(meta));
+                    }
                     Ok(futures::stream::iter(found.into_iter().map(Ok)))
                 }
                 fate => Err(Self::refusal(fate)),

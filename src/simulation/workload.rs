@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
 use super::database::Database;
+use super::definitions::define;
 use super::model::{Change, ColumnDefinition, Row, RowId, Shape, State, Table};
 use super::value::{Kind, Value};
 use super::world::World;
@@ -30,7 +31,7 @@ pub(super) fn prepare(world: &World, dice: &mut StdRng) {
     }
 }
 
-fn shape(number: u32, dice: &mut StdRng) -> Shape {
+pub(super) fn shape(number: u32, dice: &mut StdRng) -> Shape {
     let full = dice.random_ratio(1, 3);
     // Without a primary key rows can be alike.
     let keyless = full && dice.random_ratio(1, 2);
@@ -53,6 +54,12 @@ fn shape(number: u32, dice: &mut StdRng) -> Shape {
 /// Does one thing or a few.
 pub(super) fn step(world: &World, dice: &mut StdRng) {
     let mut database = world.database();
+    if world.knobs.definitions && database.captures_ddl && dice.random_ratio(1, 10) {
+        let done = define(&mut database, dice);
+        drop(database);
+        world.say(done);
+        return world.log_grew();
+    }
     let running: Vec<Xid> = database.running.keys().copied().collect();
     let long = dice.random_range(0..100) < world.knobs.long;
     match (running.choose(dice), dice.random_range(0..20)) {
@@ -116,7 +123,7 @@ fn held(database: &Database, xid: Xid) -> (BTreeSet<RowId>, BTreeSet<u32>) {
 }
 
 /// Changes one row.
-fn change(database: &mut Database, xid: Xid, dice: &mut StdRng) {
+pub(super) fn change(database: &mut Database, xid: Xid, dice: &mut StdRng) {
     let (held, _) = held(database, xid);
     let seen = database.seen_by(xid);
     let tables: Vec<&Arc<Table>> = seen.values().collect();
@@ -138,7 +145,7 @@ fn change(database: &mut Database, xid: Xid, dice: &mut StdRng) {
     database.change(xid, change);
 }
 
-fn fresh(database: &mut Database, column: &ColumnDefinition, dice: &mut StdRng) -> Value {
+pub(super) fn fresh(database: &mut Database, column: &ColumnDefinition, dice: &mut StdRng) -> Value {
     if !column.key {
         return column.kind.any(dice);
     }
@@ -163,7 +170,7 @@ fn updated(database: &mut Database, shape: &Shape, old: &Row, dice: &mut StdRng)
 }
 
 /// Tables that nobody else works on.
-fn free_tables(database: &Database) -> Vec<Arc<Shape>> {
+pub(super) fn free_tables(database: &Database) -> Vec<Arc<Shape>> {
     let (_, held) = held(database, 0);
     let tables = database.state.values().filter(|table| !held.contains(&table.shape.oid));
     tables.map(|table| Arc::clone(&table.shape)).collect()
