@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::base_image::{ImageCopy, ImageJob, ImageProgress, StagedImage, snapshot_session};
 use super::catalog;
+use super::decoder::Slots;
 use super::definitions;
 use super::run::sleep_or_stop;
 use crate::archive::Store;
@@ -86,17 +87,19 @@ impl Additions {
         {
             return Ok(None);
         }
-        let mut replication = ReplicationConnection::connect(&self.source).await?;
-        let created = replication.create_slot(&format!("{}_image", self.slot), true, true).await?;
+        let decoder = self.source.decoder();
+        let mut replication = ReplicationConnection::connect(decoder).await?;
+        let slots = Slots::of(&self.source, &session).await?;
+        let created = slots.create(&session, &mut replication, &format!("{}_image", self.slot), true).await?;
         let lsn = created.consistent_point;
         let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
-        let then = snapshot_session(&self.source, &snapshot).await?;
+        let then = snapshot_session(decoder, &snapshot).await?;
         let Some(table) = catalog::table(&then, oid).await? else { return Ok(None) };
         let Some(job) = ImageJob::describe(&then, &self.store, table).await? else { return Ok(None) };
         drop(then);
         let progress = Arc::new(ImageProgress::default());
         let copy = ImageCopy {
-            source: &self.source,
+            source: decoder,
             store: &self.store,
             snapshot: &snapshot,
             lsn,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::base_image::{ImageCopy, ImageProgress, StagedImage};
+use super::decoder::Slots;
 use super::init::{describe_source, drop_slot, initial_definitions, notice_our_end};
 use super::run::LostSlot;
 use super::settings::CaptureSettings;
@@ -52,23 +53,24 @@ pub async fn images_anew(
     facts.require_archivable()?;
     let (identity, store): (_, &Store) = (archive.identity(), archive.store());
     require_publication(&session, &identity.publication).await?;
-    let mut replication = ReplicationConnection::connect(source).await?;
+    let slots = Slots::of(source, &session).await?;
+    let mut replication = ReplicationConnection::connect(source.decoder()).await?;
     let server = replication.identify_system().await?;
     require_not_behind(&server, archive.watermark().await?.lsn)?;
     notice_our_end(&mut replication).await;
     let created = if lost.usable {
         let temporary = format!("{}_image", identity.slot);
-        replication.create_slot(&temporary, true, true).await?
+        slots.create(&session, &mut replication, &temporary, true).await?
     } else {
-        drop_slot(&session, &identity.slot).await?;
-        replication.create_slot(&identity.slot, false, true).await?
+        drop_slot(&slots, &identity.slot).await?;
+        slots.create(&session, &mut replication, &identity.slot, false).await?
     };
     let (lsn, timeline) = (created.consistent_point, server.timeline);
     let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
-    let described = describe_source(source, store, &identity.publication, &snapshot).await?;
+    let described = describe_source(source.decoder(), store, &identity.publication, &snapshot).await?;
     let time = machine::now();
     let copy = ImageCopy {
-        source,
+        source: source.decoder(),
         store,
         snapshot: &snapshot,
         lsn,

@@ -15,6 +15,7 @@ use tokio_postgres::Client;
 use super::base_image::{ImageCopy, ImageJob, ImageProgress, StagedImage, snapshot_session};
 use super::catalog::{self, SourceTable};
 use super::context::{self, ContextReport, ContextWish};
+use super::decoder::Slots;
 use super::definitions;
 use super::privileges::require_privileges;
 use super::settings::CaptureSettings;
@@ -105,7 +106,8 @@ pub async fn init(
         return Ok(InitReport { identity, tables, left_out: Vec::new(), rows: 0, bytes: 0, already: true, context });
     }
     facts.require_archivable()?;
-    let beginning = Beginning { source, store, settings, steps, client, facts };
+    let slots = Slots::of(source, client).await?;
+    let beginning = Beginning { source, store, settings, steps, client, slots, facts };
     // Giving up in the middle of the last part could leave the slot without its archive.
     let copied = tokio::select! {
         copied = beginning.copy() => copied?,
@@ -125,6 +127,7 @@ struct Beginning<'a> {
     settings: &'a CaptureSettings,
     steps: &'a dyn InitSteps,
     client: &'a Client,
+    slots: Slots<'a>,
     facts: SourceFacts,
 }
 
@@ -156,7 +159,7 @@ impl Beginning<'_> {
         let (client, settings, facts) = (self.client, self.settings, &self.facts);
         let slot = settings.slot_name(&facts.database);
         require_only_init(client, &slot).await?;
-        require_slot_unused(client, &slot).await?;
+        require_slot_unused(&self.slots, &slot).await?;
         let mut chosen = choose(catalog::tables(client).await?, settings, facts)?;
         chosen.outside = catalog::outside_the_stream(client).await?;
         chosen.capture_ddl = settings.capture_ddl;
@@ -170,8 +173,8 @@ impl Beginning<'_> {
         self.steps.will_do(&chosen, facts, &slot, &settings.publication);
         // A store that cannot be written must be known before the source is touched.
         let mut writer = ArchiveWriter::claim(self.store).await?;
-        drop_stray_slot(client, &slot, writer.durable().map(DurableLsn::lsn)).await?;
-        source_check::facts(client).await?.require_room()?;
+        drop_stray_slot(&self.slots, &slot, writer.durable().map(DurableLsn::lsn)).await?;
+        source_check::facts(&self.slots).await?.require_room()?;
         set_identities(client, &chosen.set_full).await?;
         let context =
             context::install(client, &settings.publication, &settings.context, &settings.context_redact).await?;
@@ -184,18 +187,19 @@ impl Beginning<'_> {
             definitions::protect_all(client, &settings.publication).await?;
         }
 
-        let mut replication = ReplicationConnection::connect(self.source).await?;
+        let decoder = self.source.decoder();
+        let mut replication = ReplicationConnection::connect(decoder).await?;
         let system = replication.identify_system().await?;
         let temporary = format!("{slot}_init");
         notice_our_end(&mut replication).await;
-        let creating = replication.create_slot(&temporary, true, true);
+        let creating = self.slots.create(client, &mut replication, &temporary, true);
         let created = notify_if_slow(creating, || self.steps.waiting_for_transactions()).await?;
         let lsn = created.consistent_point;
         let snapshot = created.snapshot.ok_or_else(|| Failure::failed("the source exported no snapshot"))?;
         writer.require_nothing_since(lsn).await?;
         writer.on_timeline(system.timeline);
 
-        let described = describe_source(self.source, self.store, &settings.publication, &snapshot).await?;
+        let described = describe_source(decoder, self.store, &settings.publication, &snapshot).await?;
         let (tables, ddl) = (described.jobs.len(), described.others);
         let (mut relations, progress) = self.copy_images(&snapshot, lsn, described.jobs, &mut writer).await?;
         let parent = |definition: Definition| {
@@ -233,7 +237,7 @@ impl Beginning<'_> {
         let progress = Arc::new(ImageProgress::default());
         self.steps.copying(&progress);
         let copy = ImageCopy {
-            source: self.source,
+            source: self.source.decoder(),
             store: self.store,
             snapshot,
             lsn,
@@ -254,9 +258,9 @@ impl Beginning<'_> {
         let (end, time) = (identity.start_lsn, identity.created_at);
         let ddl = ddl.map(|objects| initial_definitions(end, time, "INIT", objects)).into_iter().collect();
         writer.publish(&Publication { end, time, relations, ddl, ..Publication::default() }).await?;
-        make_permanent(self.client, &temporary, &identity.slot).await?;
+        make_permanent(&self.slots, &temporary, &identity.slot).await?;
         if let Err(failure) = writer.begin(&identity).await {
-            drop_slot(self.client, &identity.slot).await?;
+            drop_slot(&self.slots, &identity.slot).await?;
             return Err(failure);
         }
         drop(replication);

@@ -23,6 +23,7 @@ pub mod catalog;
 mod committer;
 mod context;
 mod copy_ranges;
+mod decoder;
 mod definitions;
 mod early;
 mod fresh;

@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Row};
 use super::addition::Additions;
 use super::assembler::{Assembler, Until};
 use super::committer::{Committer, Files, Waiting};
+use super::decoder::Slots;
 use super::definitions;
 use super::early::EarlyEncoder;
 use super::freshness::FreshnessMeter;
@@ -183,19 +184,22 @@ impl Session<'_> {
         facts.require_archivable()?;
         require_same_source(&catalog, identity).await?;
         let streamed_from = if course.onlooker.wants_rows() { WATCHED_FROM } else { STREAMED_FROM };
-        let sender = self.source.with_setting("logical_decoding_work_mem", streamed_from);
+        let sender = self.source.decoder().with_setting("logical_decoding_work_mem", streamed_from);
         let mut replication = ReplicationConnection::connect(&sender).await?;
         let watermark = archive.watermark().await?.lsn;
         let (timeline, parted) = succession(&mut replication, &archive, watermark).await?;
         if parted.is_none() && matches!(self.until, Until::Reached(target) if watermark >= target) {
             return Ok(None);
         }
-        let slot = wait_for_slot(&catalog, identity, self.patience, &stop).await?;
+        let slots = Slots::of(self.source, &catalog).await?;
+        let slot = wait_for_slot(&slots, identity, self.patience, &stop).await?;
+        slots.warn().await?;
+        drop(slots);
         // Read after the slot: whoever used it until then may have moved both on.
         let watermark = archive.watermark().await?.lsn;
         let lost = LostSlot::find(&identity.slot, slot.as_ref(), watermark).or(parted);
         let (Some(slot), None) = (slot, &lost) else { return Ok(lost) };
-        if slot.failover == Some(false) {
+        if slot.failover == Some(false) && self.source.standby().is_none() {
             keep_through_failovers(&mut replication, &slot.name).await;
         }
         let (known, unseen) = known_tables(&archive, watermark).await?;
@@ -425,13 +429,22 @@ pub struct SlotState {
 
 const SLOT: &str = "
 SELECT active_pid, confirmed_flush_lsn::text, COALESCE(wal_status, 'lost'),
-       COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size,
+       COALESCE(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END,
+                                restart_lsn), 0)::bigint, safe_wal_size,
        COALESCE(r.sync_state IN ('sync', 'quorum'), false), r.sent_lsn::text, r.write_lsn::text,
        (to_jsonb(s) ->> 'failover')::boolean
 FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = active_pid WHERE slot_name = $1 AND slot_type = 'logical' AND database = current_database()";
 
-/// Looks at the archive's slot; `None` where it does not exist.
-pub async fn slot_state(client: &Client, identity: &ArchiveIdentity) -> Result<Option<SlotState>> {
+/// Looks at the archive's slot, wherever it is; `None` where it does not exist.
+///
+/// # Errors
+/// As the source, or the standby that decodes for it, says.
+pub async fn slot_state(source: &Source, session: &Client, identity: &ArchiveIdentity) -> Result<Option<SlotState>> {
+    slot_in(&*Slots::of(source, session).await?, identity).await
+}
+
+/// The same in the server that has it.
+pub(super) async fn slot_in(client: &Client, identity: &ArchiveIdentity) -> Result<Option<SlotState>> {
     let row = client.query_opt(SLOT, &[&identity.slot]).await?;
     let lsn = |row: &Row, at: usize| row.get::<_, Option<String>>(at).and_then(|text| text.parse().ok());
     Ok(row.map(|row| SlotState {
@@ -461,7 +474,7 @@ async fn wait_for_slot(
     let slot = &identity.slot;
     let deadline = machine::instant() + patience;
     loop {
-        let Some(state) = slot_state(client, identity).await? else { return Ok(None) };
+        let Some(state) = slot_in(client, identity).await? else { return Ok(None) };
         let Some(pid) = state.active_pid else { return Ok(Some(state)) };
         if machine::instant() >= deadline {
             return Err(Failure::refused(format!("the slot {slot} is in use by the server process {pid}"))

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::init::drop_slot;
-use super::run::slot_state;
+use super::run::slot_in;
 use crate::archive::ArchiveIdentity;
 use crate::failure::Result;
 use crate::machine;
@@ -30,8 +30,8 @@ pub async fn bound_slot(source: Source, identity: ArchiveIdentity, most: u64) {
 }
 
 async fn look(source: &Source, identity: &ArchiveIdentity, most: u64) -> Result<()> {
-    let session = source.without_waiting().connect("afterimage run").await?;
-    let Some(slot) = slot_state(&session, identity).await? else { return Ok(()) };
+    let session = source.decoder().without_waiting().connect("afterimage run").await?;
+    let Some(slot) = slot_in(&session, identity).await? else { return Ok(()) };
     let held = u64::try_from(slot.held_bytes).unwrap_or(0);
     if held <= most {
         return Ok(());

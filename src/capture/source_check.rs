@@ -77,7 +77,11 @@ impl SourceFacts {
                 ),
                 "archive a supported version".to_owned(),
             ),
-            (!self.in_recovery, "the source is a standby".to_owned(), "name its primary with --source".to_owned()),
+            (
+                !self.in_recovery,
+                "the source is a standby".to_owned(),
+                "name its primary with --source, and the standby with --decode-from if it is to decode".to_owned(),
+            ),
             (
                 self.wal_level == "logical",
                 format!("wal_level is {}, archiving needs logical", self.wal_level),

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::heartbeat::Reached;
-use super::run::{SlotState, sleep_or_stop, slot_state};
+use super::run::{SlotState, sleep_or_stop, slot_in};
 use crate::archive::{ArchiveIdentity, DurableLsn};
 use crate::failure::Result;
 use crate::machine;
@@ -52,7 +52,7 @@ impl Lookout {
             Some(session) => session,
             None => session.insert(self.source.connect("afterimage run").await?),
         };
-        Ok(slot_state(session, &self.identity).await?.is_some_and(|slot: SlotState| slot.synchronous))
+        Ok(slot_in(session, &self.identity).await?.is_some_and(|slot: SlotState| slot.synchronous))
     }
 
     fn note(&self, now: bool) {

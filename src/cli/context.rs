@@ -20,6 +20,7 @@ pub(super) struct Context {
     /// The file that it was read from.
     pub(super) config_file: Option<PathBuf>,
     source: Option<String>,
+    decode_from: Option<String>,
     archive: Option<String>,
     pub(super) json: bool,
     pub(super) wait: std::time::Duration,
@@ -42,7 +43,9 @@ impl Context {
         let source = source.or_else(|| from_libpq.then(String::new));
         let archive =
             global.archive.clone().or_else(|| variable("AFTERIMAGE_ARCHIVE")).or_else(|| config.archive.clone());
-        Ok(Context { config, config_file, source, archive, json: global.json, wait: global.wait.0 })
+        let decode_from = global.decode_from.clone().or_else(|| variable("AFTERIMAGE_DECODE_FROM"));
+        let decode_from = decode_from.or_else(|| config.decode_from.clone());
+        Ok(Context { config, config_file, source, decode_from, archive, json: global.json, wait: global.wait.0 })
     }
 
     /// The source, which must be named somewhere.
@@ -56,7 +59,9 @@ impl Context {
     /// The source, for commands that can do without.
     pub(super) fn source_if_named(&self) -> Result<Option<Source>> {
         let Some(url) = &self.source else { return Ok(None) };
-        Source::resolve(Some(url.as_str()).filter(|url| !url.is_empty())).map(Some)
+        let source = Source::resolve(Some(url.as_str()).filter(|url| !url.is_empty()))?;
+        let Some(standby) = &self.decode_from else { return Ok(Some(source)) };
+        Ok(Some(source.decoded_by(Source::resolve(Some(standby))?)))
     }
 
     /// The archive's root, to be written to.

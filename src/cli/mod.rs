@@ -78,6 +78,9 @@ struct GlobalArgs {
     /// Address of the source database: postgres://user@host/database [env: AFTERIMAGE_SOURCE, DATABASE_URL, PGHOST, …]
     #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     source: Option<String>,
+    /// Address of a standby of the source that decodes the log in its place (PostgreSQL 16 on) [env: AFTERIMAGE_DECODE_FROM]
+    #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
+    decode_from: Option<String>,
     /// Root of the archive: file:///directory or s3://bucket/prefix [env: AFTERIMAGE_ARCHIVE]
     #[arg(long, global = true, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     archive: Option<String>,

@@ -36,6 +36,8 @@ const COPY_WORKERS: std::ops::RangeInclusive<usize> = 1..=64;
 pub struct Config {
     /// Connection URL of the source database.
     pub source: Option<String>,
+    /// Connection URL of a standby of the source that decodes the log in its place: PostgreSQL 16 on.
+    pub decode_from: Option<String>,
     /// Root of the archive: `file:///directory` or `s3://bucket/prefix`.
     pub archive: Option<String>,
     pub capture: CaptureConfig,

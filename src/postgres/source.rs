@@ -36,6 +36,8 @@ pub struct Source {
     pub(super) session_kind: SessionKind,
     /// For one address: look-up, socket, TLS and authentication together. `None` waits for ever.
     pub(super) connect_timeout: Option<Duration>,
+    /// Who decodes the log in its place.
+    standby: Option<Box<Source>>,
 }
 
 /// A place where the source may be found.
@@ -151,6 +153,7 @@ impl Source {
             channel_binding: given.choice("channel_binding", CHANNEL_BINDINGS)?.unwrap_or(ChannelBinding::Prefer),
             session_kind: given.choice("target_session_attrs", SESSION_KINDS)?.unwrap_or(SessionKind::Any),
             connect_timeout: connect_timeout(given)?,
+            standby: None,
         };
         source.check_texts()
     }
@@ -203,6 +206,21 @@ impl Source {
     /// itself be waiting for.
     pub fn without_waiting(&self) -> Source {
         self.with_setting("synchronous_commit", "local")
+    }
+
+    /// The same source, whose log one of its standbys decodes.
+    pub fn decoded_by(self, standby: Source) -> Source {
+        Source { standby: Some(Box::new(standby)), ..self }
+    }
+
+    /// The standby that decodes the source's log, where the source itself does not.
+    pub fn standby(&self) -> Option<&Source> {
+        self.standby.as_deref()
+    }
+
+    /// Who decodes the source's log, and copies base images.
+    pub fn decoder(&self) -> &Source {
+        self.standby().unwrap_or(self)
     }
 
     /// The role that connections log in as.

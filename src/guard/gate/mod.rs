@@ -140,7 +140,7 @@ const SLOT: &str = "SELECT active, wal_status FROM pg_replication_slots WHERE sl
 
 /// Whether an archiver runs, and keeps up.
 async fn archiver(source: &Source, archive: &Archive, settings: &GateSettings) -> Result<Finding> {
-    let session = source.without_waiting().connect("afterimage gate").await?;
+    let session = source.decoder().without_waiting().connect("afterimage gate").await?;
     let slot = &archive.identity().slot;
     let Some(row) = session.query_opt(SLOT, &[slot]).await? else {
         return Ok(finding("archive", false, format!("the slot {slot} does not exist: changes are being lost")));
