@@ -10,7 +10,7 @@ use crate::archive::{Archive, ArchiverState, TablePath, Watermark};
 use crate::capture::{SlotState, captures_ddl, catalog, require_same_source, slot_state};
 use crate::failure::{Failure, Result};
 use crate::history::source_position;
-use crate::model::{AlertEvent, AlertRecord, Freshness, HealthRecord, Lsn, Severity, TableName};
+use crate::model::{AlertEvent, AlertRecord, Freshness, HealthRecord, Lsn, RelationEvent, Severity, TableName};
 use crate::postgres::Source;
 
 #[derive(Debug, Serialize)]
@@ -130,8 +130,10 @@ async fn latest_health(archive: &Archive) -> Result<Vec<HealthRecord>> {
 }
 
 async fn ask(source: &Source, archive: &Archive, watermark: Watermark) -> Result<SourceVitals> {
+    // What was never more than described was never archived.
+    let records = archive.relations().await?;
     let archived: HashSet<u32> =
-        archive.tables_before(watermark.lsn).await?.values().map(|relation| relation.oid).collect();
+        records.iter().filter(|one| one.event != RelationEvent::Unseen).map(|one| one.relation.oid).collect();
     let identity = archive.identity();
     let session = source.connect("afterimage status").await?;
     require_same_source(&session, identity).await?;
@@ -146,7 +148,7 @@ async fn ask(source: &Source, archive: &Archive, watermark: Watermark) -> Result
         position,
         lag_bytes,
         lag_seconds: if lag_bytes == 0 { 0.0 } else { late },
-        slot: slot_state(&session, identity).await?,
+        slot: slot_state(source, &session, identity).await?,
         no_longer_published: names(lost),
         not_archived: names(never),
         outside: catalog::outside_the_stream(&session).await?,
