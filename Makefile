@@ -8,6 +8,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 SEEDS ?= 1000
 HISTORIES ?= 20
 ROUNDS ?= 200
+# And how long traffic, faults and maintenance go on.
+MINUTES ?= 60
 
 # How long each fuzz target runs.
 SECONDS ?= 60
@@ -37,13 +39,15 @@ bench: ## Measure against PostgreSQL's own programs; one part: make bench ONLY=c
 	@tests/install demo
 	cargo bench --locked --bench speed -- $(ONLY)
 
-soak: ## Simulated and real histories and kill loops for long: make soak SEEDS=10000; these alone: ONLY=simulation
+soak: ## Simulated and real histories and kill loops for long: make soak SEEDS=10000; some alone: ONLY=simulation, ONLY=endurance
+ifeq ($(filter-out simulation,$(ONLY)),)
 	AFTERIMAGE_SOAK_SEEDS=$(SEEDS) cargo test --locked --lib -- --nocapture simulation::tests::soak
+endif
 ifneq ($(ONLY),simulation)
 	@tests/install test
 	@cargo test --locked --test it -- --list soak | grep -q ': test$$' || { echo "there is no soak test"; exit 1; }
-	AFTERIMAGE_SOAK_SEEDS=$(HISTORIES) AFTERIMAGE_SOAK_ROUNDS=$(ROUNDS) \
-		cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture soak
+	AFTERIMAGE_SOAK_SEEDS=$(HISTORIES) AFTERIMAGE_SOAK_ROUNDS=$(ROUNDS) AFTERIMAGE_SOAK_MINUTES=$(MINUTES) \
+		cargo test --locked --test it -- --include-ignored --test-threads=1 --nocapture $(or $(ONLY),soak)
 endif
 
 mutations: ## Break the program on purpose, and see who notices: make mutations SEEDS=300

@@ -31,7 +31,7 @@ fn end(archiver: Running) {
 async fn the_source_is_restarted() {
     for release in [Release::System, Release::Eighteen] {
         let directory = Directory::new();
-        let mut server = own_postgres(release);
+        let mut server = release.launch().set("fsync", "on").start().unwrap();
         let database = Database::create(&server).await;
         Load::prepare(&database).await;
         let site = Site::local(&database, &directory);

@@ -47,7 +47,8 @@ async fn kill_at_random_moments(release: Release) {
     site.init();
     let watcher = Watcher::start(&site);
     let mut states = vec![State::of(&database).await];
-    for round in 0..number("AFTERIMAGE_SOAK_ROUNDS").unwrap_or(ROUNDS) {
+    let rounds = number("AFTERIMAGE_SOAK_ROUNDS").unwrap_or(ROUNDS);
+    for round in 0..rounds {
         let archiver = site.start();
         tokio::time::sleep(Duration::from_millis(random.random_range(10..1500))).await;
         if random.random_range(0..3) == 0 {
@@ -61,6 +62,7 @@ async fn kill_at_random_moments(release: Release) {
         assert_eq!(end.code, None, "round {round}: it ended before it was killed\n{}", end.stderr);
     }
     load.wait_for_more(10);
+    println!("{rounds} kills, {} transactions", load.committed());
     load.stop().await;
     states.push(State::of(&database).await);
     site.catch_up();

@@ -67,7 +67,9 @@ fn heads_below(root: &Path) -> usize {
     let entries = |directory: &Path| -> Vec<PathBuf> {
         fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
     };
-    entries(root).iter().map(|directory| entries(directory).len()).sum()
+    // One that is being written has another ending.
+    let is_kept = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "json");
+    entries(root).iter().flat_map(|directory| entries(directory)).filter(is_kept).count()
 }
 
 fn forge(scene: &Scene, table: &str, change: &str) {

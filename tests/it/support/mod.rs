@@ -2,6 +2,7 @@
 
 mod certificate;
 mod directory;
+mod faulty_store;
 mod load;
 mod oracle;
 mod postgres;
@@ -10,11 +11,13 @@ mod proxy;
 mod python;
 mod s3;
 mod site;
+mod small_disk;
 mod tests;
 mod watcher;
 
 pub(crate) use certificate::{CERTIFICATE, KEY, UNTRUSTED_CERTIFICATE, UNTRUSTED_KEY};
 pub(crate) use directory::Directory;
+pub(crate) use faulty_store::FaultyStore;
 pub(crate) use load::Load;
 pub(crate) use oracle::{Snapshot, copy_query};
 pub(crate) use postgres::{Database, Release, connect, own_postgres, postgres};
@@ -23,6 +26,7 @@ pub(crate) use proxy::{Loss, Proxy};
 pub(crate) use python::{delta_jars, executable, node, python, python_program};
 pub(crate) use s3::{Bucket, s3};
 pub(crate) use site::{PATIENCE, Site, State, difference};
+pub(crate) use small_disk::SmallDisk;
 pub(crate) use watcher::Watcher;
 
 use std::thread;

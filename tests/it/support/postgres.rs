@@ -35,7 +35,7 @@ impl Release {
         found.unwrap_or_else(|failure| panic!("{failure}; run tests/install test"))
     }
 
-    fn launch(self) -> Launch {
+    pub(crate) fn launch(self) -> Launch {
         Launch::new(self.installation())
             .set("max_connections", 300)
             .set("max_wal_senders", 120)

@@ -80,6 +80,11 @@ impl<'a> Site<'a> {
         self.variables.iter().fold(program, |program, (name, value)| program.variable(name, value))
     }
 
+    /// A program that knows the archive and no source.
+    pub(crate) fn offline<'b>(&self, arguments: impl IntoIterator<Item = &'b str>) -> Program {
+        self.command(arguments).variable("AFTERIMAGE_SOURCE", "")
+    }
+
     #[track_caller]
     pub(crate) fn init(&self) {
         self.command(["init"]).run(PATIENCE).expect(0);
