@@ -6,14 +6,17 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use afterimage::scratch::StopMode;
+
 use crate::support::{
     Database, Directory, FaultyStore, Load, PATIENCE, Release, Running, Site, SmallDisk, State, own_postgres, postgres,
     s3, wait_for,
 };
 
-/// The archive has everything once, as the source has it.
+/// The archive has everything once, as the source has it. No archiver may run, since this is one.
 async fn nothing_is_lost(site: &Site<'_>) {
     let state = State::of(site.database).await;
+    site.catch_up();
     site.expect_equal(&state);
     site.expect_each_once(state.tables.keys());
     site.offline(["verify", "--chain"]).run(PATIENCE).expect(0);
@@ -69,7 +72,6 @@ async fn credentials_that_are_too_old_are_said_and_waited_for() {
     wait_for("it goes on", PATIENCE, || archiver.stderr().contains("archiving again"));
     load.stop().await;
     end(archiver);
-    site.catch_up();
     nothing_is_lost(&site).await;
 }
 
@@ -90,7 +92,6 @@ async fn an_archive_without_room_goes_on_where_it_gets_some() {
     load.stop().await;
     wait_for("it goes on", PATIENCE, || archiver.stderr().contains("archiving again"));
     end(archiver);
-    site.catch_up();
     nothing_is_lost(&site).await;
     drop(disk);
 }
@@ -119,7 +120,6 @@ async fn a_spill_directory_without_room_goes_on_where_it_gets_some() {
     disk.resize("400m");
     wait_for("it goes on", PATIENCE, || archiver.stderr().contains("archiving again"));
     end(archiver);
-    site.catch_up();
     nothing_is_lost(&site).await;
     drop(disk);
 }
@@ -135,8 +135,6 @@ async fn a_source_without_room_is_waited_for() {
     let site = Site::local(&database, &directory);
     site.init();
     let mut archiver = site.stream();
-    let ballast = directory.join("disk/ballast");
-    fs::write(&ballast, vec![1; 60 << 20]).unwrap();
     let client = database.connect().await;
     let fill = "INSERT INTO heap SELECT 9, md5(g::text), g FROM generate_series(1, 200000) g";
     let mut filled = 0;
@@ -145,13 +143,12 @@ async fn a_source_without_room_is_waited_for() {
         assert!(filled < 100, "the disk does not get full");
     }
     assert!(archiver.is_running(), "{}", archiver.stderr());
-    fs::remove_file(&ballast).unwrap();
+    disk.resize("2g");
     // Without room for its log PostgreSQL ends its sessions, or itself.
-    let _ = server.kill();
-    server.start().unwrap();
+    let _ = server.stop(StopMode::Immediate);
+    wait_for("it starts again", PATIENCE, || server.start().is_ok());
     wait_for("it archives again", PATIENCE, || archiver.stderr().contains("archiving again"));
     end(archiver);
-    site.catch_up();
     nothing_is_lost(&site).await;
     drop((server, disk));
 }
@@ -181,9 +178,7 @@ async fn a_clock_that_jumps_changes_nothing() {
     load.stop().await;
     assert!(!archiver.stderr().contains("WARN"), "{}", archiver.stderr());
     end(archiver);
-    let site = Site::local(&database, &directory);
-    site.catch_up();
-    nothing_is_lost(&site).await;
+    nothing_is_lost(&Site::local(&database, &directory)).await;
 }
 
 /// The loader finds it by itself where Debian puts it.
@@ -207,7 +202,6 @@ async fn sessions_that_somebody_ends_are_opened_again() {
     }
     load.stop().await;
     end(archiver);
-    site.catch_up();
     nothing_is_lost(&site).await;
 }
 

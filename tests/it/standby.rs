@@ -63,7 +63,7 @@ async fn a_standby_decodes_and_the_source_has_no_slot() {
         load.wait_for_more(20);
         site.command(["mark", "here"]).run(PATIENCE).expect(0);
         let status = site.command(["status", "--json"]).run(PATIENCE).expect(0).stdout;
-        assert!(status.contains("\"slot\":{\"name\""), "{status}");
+        assert!(status.contains(&format!("\"name\": \"{}\"", site.slot())), "{status}");
         load.stop().await;
         let state = State::of(&database).await;
         site.expect_equal(&state);
