@@ -22,7 +22,7 @@ const REPLAY_PATIENCE: Duration = Duration::from_secs(300);
 /// A session with the server that has the archive's slot.
 pub(super) enum Slots<'a> {
     Source(&'a Client),
-    Standby(Session),
+    Standby(Box<Session>),
 }
 
 impl Deref for Slots<'_> {
@@ -49,7 +49,7 @@ impl<'a> Slots<'a> {
             return Err(Failure::refused("the server of --decode-from is no standby of the source")
                 .remedy("name a standby of --source, or leave --decode-from out"));
         }
-        Ok(Slots::Standby(there))
+        Ok(Slots::Standby(Box::new(there)))
     }
 
     /// Says what would cost the slot.

@@ -308,8 +308,9 @@ impl SimulatedStore {
                     found.iter_mut().for_each(|meta| *meta = this.dated(meta.clone()));
                     if fate == Fate::Stale {
                         let since = machine::now() - STALE_FOR;
-                        let shown =
-                            |meta: &ObjectMeta| hash_of(this.world.seed, &[meta.location.as_ref().as_bytes()]) % 2 == 0;
+                        let shown = |meta: &ObjectMeta| {
+                            hash_of(this.world.seed, &[meta.location.as_ref().as_bytes()]).is_multiple_of(2)
+                        };
                         found.retain(|meta| meta.last_modified < since || shown(meta));
                     }
                     Ok(futures::stream::iter(found.into_iter().map(Ok)))

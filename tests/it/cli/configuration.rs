@@ -15,7 +15,11 @@ fn with_file(text: &str, arguments: &[&'static str]) -> End {
 #[test]
 fn a_mistake_is_named_with_its_place() {
     let cases = [
-        ("archve = 'x'\n", "line 1, column 1: ", "unknown field `archve`, expected one of `source`, `decode_from`, `archive`"),
+        (
+            "archve = 'x'\n",
+            "line 1, column 1: ",
+            "unknown field `archve`, expected one of `source`, `decode_from`, `archive`",
+        ),
         ("archive = 'x'\n[capture]\n  flsh = 1\n", "line 3, column 3: ", "unknown field `flsh`"),
         ("[captur]\n", "line 1, column 2: ", "unknown field `captur`"),
         ("# ä\narchive = 'ä' 'x'\n", "line 2, column 15: ", ""),
